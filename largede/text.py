@@ -1,0 +1,14 @@
+"""How the fields of a passage become the one text that every part of largede encodes, indexes and hashes."""
+
+import hashlib
+
+
+def passage_text(title: str, body: str) -> str:
+    """Join title and body as BEIR's own evaluation does: a single space between, no title means the body alone."""
+    return f"{title} {body}".strip() if title else body.strip()
+
+
+def text_key(text: str) -> int:
+    """A 63-bit key of a text, equal on every machine; equal texts up to surrounding and repeated white space agree."""
+    digest = hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
