@@ -1,0 +1,221 @@
+"""The recipe: everything a run depends on, in one frozen tree.
+
+Each group belongs to one part of largede. Each field has a type, a default and a sentence with its unit; a value is
+checked once, when the tree is built. `largede.config.load` turns YAML and dotted flags into a `Recipe` and back.
+DeepSpeed's own settings stay in `ds_configs/*.json`; nothing there is repeated here and nothing here there.
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
+
+from largede.errors import RecipeError
+
+Layout = Literal["sde", "ade", "ade-ste", "ade-fte", "ade-spl"]
+Similarity = Literal["cosine", "dot"]
+Precision = Literal["float32", "bf16-autocast"]
+
+
+def setting(default: Any, sentence: str) -> Any:
+    """A field with the sentence that `largede train --help-recipe` prints for it."""
+    return field(default=default, metadata={"help": sentence})
+
+
+def demand(condition: bool, given: str, expected: str, mend: str) -> None:
+    """Refuse an impossible value with the three parts that every largede error has."""
+    if not condition:
+        raise RecipeError(given, expected=expected, mend=mend)
+
+
+def demand_positive(group: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(group, name)
+        if value is not None and value <= 0:
+            raise RecipeError(
+                f"{type(group).__name__.removesuffix('Config').lower()}.{name} is {value}",
+                expected="a number above zero",
+                mend=f"set {name} to a positive value",
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The dual encoder: which T5 stack, how two towers share it, and what one embedding is."""
+
+    backbone: str = setting("gtr-base", "A preset shape (built from scratch) or a local folder or hub name (weights).")
+    tokenizer: str | None = setting(None, "Folder or hub name of the tokenizer; empty: the backbone's own.")
+    layout: Layout = setting("sde", "Sharing between towers: sde, ade, ade-ste, ade-fte or ade-spl.")
+    similarity: Similarity = setting("cosine", "cosine: embeddings have length 1; dot: they are left as projected.")
+    embedding_dim: int = setting(768, "Width of one embedding, in numbers.")
+    dropout: float = setting(0.0, "Probability of T5's dropout, 0 to below 1.")
+    seed: int = setting(0, "Seed of freshly initialised weights.")
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "embedding_dim")
+        demand(
+            0.0 <= self.dropout < 1.0,
+            f"model.dropout is {self.dropout}",
+            "a probability from 0 to below 1",
+            "GTR uses 0.0 for pre-training and 0.1 for fine-tuning",
+        )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where pairs come from and how their text becomes tokens."""
+
+    shards: str = setting("", "Folder written by `largede-data shard`.")
+    seed: int = setting(0, "Seed of the global order of pairs.")
+    lanes: int = setting(8, "Independent readers of the data; divides batch.queries, fixed for the life of a run.")
+    workers: int = setting(0, "Loader processes per rank; 0 reads and tokenises in the training process.")
+    hard_negatives: int = setting(0, "Hard negatives used per query, at most; a pair with fewer gives what it has.")
+    max_query_tokens: int = setting(64, "Longest query, in tokens; longer ones are cut and counted.")
+    max_passage_tokens: int = setting(512, "Longest passage, in tokens; longer ones are cut and counted.")
+    query_prefix: str = setting("", "Text put before every query.")
+    passage_prefix: str = setting("", "Text put before every passage.")
+    damaged_blocks: int = setting(0, "Damaged blocks that may be skipped before the run stops, over all shards.")
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "lanes", "max_query_tokens", "max_passage_tokens")
+        for name in ("workers", "hard_negatives", "damaged_blocks"):
+            value = getattr(self, name)
+            demand(value >= 0, f"data.{name} is {value}", "zero or more", f"set data.{name} to 0 or a positive number")
+
+
+@dataclass(frozen=True)
+class BatchConfig:
+    """The contrastive batch and the chunks it is computed in. Ranks and DeepSpeed's numbers follow (`config.batch`)."""
+
+    queries: int = setting(2048, "Queries in one contrastive batch, over all ranks.")
+    chunk_tokens: int = setting(16384, "Tokens, padding included, in one chunk that is computed with gradients.")
+    no_grad_chunk_tokens: int | None = setting(
+        None, "Tokens in one chunk of the pass without gradients (only used without dropout); empty: chunk_tokens."
+    )
+    gradient_cache: bool = setting(
+        True, "True: GradCache, memory of one chunk; false: keep the graphs of all chunks (faster while they fit)."
+    )
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "queries", "chunk_tokens", "no_grad_chunk_tokens")
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The in-batch softmax (Ni et al. 2021, equation 1) and what it leaves out."""
+
+    temperature: float = setting(0.01, "Divides every similarity before the softmax.")
+    passage_to_query: bool = setting(True, "Add the loss of finding the query of a passage.")
+    mask_duplicates: bool = setting(True, "Leave out columns equal to the row's positive (same id or text) or query.")
+    row_block: int = setting(1024, "Rows of the score matrix held at a time.")
+
+    def __post_init__(self) -> None:
+        demand(
+            self.temperature > 0,
+            f"loss.temperature is {self.temperature}",
+            "a number above zero",
+            "GTR uses 0.01",
+        )
+        demand_positive(self, "row_block")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimizer and its learning rate. Adafactor's rate is relative to each parameter's root mean square."""
+
+    name: Literal["adafactor", "adamw"] = setting("adafactor", "adafactor (exact over ZeRO slices) or adamw.")
+    learning_rate: float = setting(1e-3, "Peak rate; for adafactor relative to each parameter's RMS.")
+    warmup_steps: int = setting(1000, "Steps over which the rate rises from zero.")
+    schedule: Literal["linear", "constant"] = setting("linear", "After warm-up: linear decay to 0 at run.steps, or flat.")
+    clip_norm: float | None = setting(None, "Global gradient norm above which gradients are scaled down; empty: off.")
+    weight_decay: float = setting(0.0, "Decoupled weight decay (adamw only).")
+    decay_exponent: float = setting(0.8, "Adafactor: second-moment decay is 1 - step ** -this.")
+    update_clip: float = setting(1.0, "Adafactor: largest root mean square of one parameter's update.")
+    factor_from: int = setting(128, "Adafactor: matrices whose two sides reach this are factored.")
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "learning_rate", "clip_norm", "decay_exponent", "update_clip", "factor_from")
+        demand(self.warmup_steps >= 0, f"optimizer.warmup_steps is {self.warmup_steps}", "zero or more", "set it to 0")
+        demand(
+            self.weight_decay == 0.0 or self.name == "adamw",
+            f"optimizer.weight_decay is {self.weight_decay} with adafactor",
+            "0, or optimizer.name adamw",
+            "GTR's Adafactor has no weight decay",
+        )
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How DeepSpeed runs the step."""
+
+    deepspeed: str = setting("zero3.json", "DeepSpeed JSON file: a path, or the name of a file in ds_configs/.")
+    precision: Precision = setting("float32", "float32, or bf16-autocast (bf16 matrix products over float32 parameters).")
+    gradient_reduction: Literal["per_chunk", "coalesced"] = setting(
+        "per_chunk", "per_chunk: reduce-scatter into float32 slices after each chunk; coalesced: once per step."
+    )
+    activation_checkpointing: bool = setting(False, "Recompute each T5 block in the backward pass.")
+    cpu_threads: int | None = setting(None, "Threads per rank on a machine without GPU; empty: cores / ranks.")
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "cpu_threads")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: its folder, its length, and what it leaves behind."""
+
+    out: str = setting("runs/run", "Folder of the run: recipe, checkpoints, TensorBoard.")
+    steps: int = setting(20_000, "Optimizer steps in all.")
+    seed: int = setting(0, "Seed of dropout.")
+    log_every: int = setting(10, "Steps between two lines and TensorBoard points.")
+    checkpoint_every: int = setting(1000, "Steps between checkpoints; the last step always saves.")
+    keep_checkpoints: int = setting(2, "Newest checkpoints kept.")
+    start_from: str | None = setting(None, "Checkpoint whose weights (not moments, not position) a new run starts from.")
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole tree; `validate` holds the checks that concern two groups at once."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        demand(
+            self.batch.queries % self.data.lanes == 0,
+            f"batch.queries {self.batch.queries} is not a multiple of data.lanes {self.data.lanes}",
+            "each lane gives the same number of rows to every batch",
+            f"choose lanes among the divisors of {self.batch.queries}",
+        )
+        longest = max(self.data.max_query_tokens, self.data.max_passage_tokens)
+        for name in ("chunk_tokens", "no_grad_chunk_tokens"):
+            budget = getattr(self.batch, name)
+            demand(
+                budget is None or budget >= longest,
+                f"batch.{name} {budget} holds less than one sequence of {longest} tokens",
+                "at least the longest sequence",
+                f"raise batch.{name} or lower data.max_query_tokens / data.max_passage_tokens",
+            )
+        demand(
+            self.optimizer.warmup_steps <= self.run.steps,
+            f"optimizer.warmup_steps {self.optimizer.warmup_steps} exceeds run.steps {self.run.steps}",
+            "a warm-up that ends within the run",
+            "lower optimizer.warmup_steps or raise run.steps",
+        )
+
+
+def describe_settings() -> str:
+    """Every setting with its default and sentence, as `largede train --help-recipe` prints them."""
+    lines: list[str] = []
+    for group in fields(Recipe):
+        config = group.default_factory()  # type: ignore[misc]  # every group has a default_factory
+        lines.append(f"{group.name}: {type(config).__doc__.splitlines()[0]}")
+        for item in fields(config):
+            lines.append(f"  {group.name}.{item.name} = {item.default!r}\n      {item.metadata['help']}")
+    return "\n".join(lines)
