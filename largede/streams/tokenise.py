@@ -1,0 +1,118 @@
+"""Pairs into tokens: what one rank holds of one contrastive batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from largede.config.recipe import DataConfig
+from largede.objectives.contrastive import UNKNOWN_KEY
+from largede.streams.chunks import TokenRows
+try:
+    from largede.streams.pair import Pair
+except ImportError:
+    Pair = object
+from largede.text import passage_text, text_key
+
+
+@dataclass(frozen=True)
+class RankBatch:
+    """One rank's rows of a contrastive batch.
+
+    `passages` holds the positives in the order of the queries, then every hard negative. A key row of a query is
+    (text of its positive, id of its positive, text of the query); columns that share one of them are copies of the
+    right answer. A hard negative has no query of its own.
+    """
+
+    step: int
+    queries: TokenRows
+    passages: TokenRows
+    query_keys: np.ndarray
+    negative_keys: np.ndarray
+    sample_names: tuple[str, ...]
+    cut_texts: int
+
+    def __len__(self) -> int:
+        return len(self.queries)
+
+    @property
+    def real_tokens(self) -> int:
+        return len(self.queries.tokens) + len(self.passages.tokens)
+
+
+class PairTokeniser:
+    """Callable (pairs, step) -> RankBatch. It loads its tokenizer where it runs, so it can be sent to a worker."""
+
+    def __init__(self, tokenizer: str, data: DataConfig) -> None:
+        self.tokenizer_name = tokenizer
+        self.data = data
+        self._tokenizer: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_tokenizer": None}
+
+    @property
+    def tokenizer(self) -> Any:
+        if self._tokenizer is None:
+            from largede.models.build import load_tokenizer
+
+            self._tokenizer = load_tokenizer(self.tokenizer_name)
+        return self._tokenizer
+
+    def __call__(self, pairs: list[Pair], step: int) -> RankBatch:
+        negatives = [self._chosen_negatives(pair, step) for pair in pairs]
+        queries = [self.data.query_prefix + pair.query for pair in pairs]
+        passages = [passage_text(pair.title, pair.positive) for pair in pairs]
+        negative_texts = [text for chosen in negatives for text, _ in chosen]
+        negative_ids = [name for chosen in negatives for _, name in chosen]
+        prefixed = [self.data.passage_prefix + text for text in passages + negative_texts]
+        query_rows, cut_queries = self._tokens(queries, self.data.max_query_tokens)
+        passage_rows, cut_passages = self._tokens(prefixed, self.data.max_passage_tokens)
+        return RankBatch(
+            step=step,
+            queries=query_rows,
+            passages=passage_rows,
+            query_keys=_query_keys(pairs, passages),
+            negative_keys=_negative_keys(negative_texts, negative_ids),
+            sample_names=tuple(pair.query_id or pair.query[:80] for pair in pairs),
+            cut_texts=cut_queries + cut_passages,
+        )
+
+    def _chosen_negatives(self, pair: Pair, step: int) -> list[tuple[str, str]]:
+        """Up to `hard_negatives` of the pair's own (text, id), a fresh choice each step that depends on nothing else."""
+        wanted = min(self.data.hard_negatives, len(pair.negatives))
+        if wanted == 0:
+            return []
+        titles = pair.negative_titles or ("",) * len(pair.negatives)
+        names = pair.negative_ids or ("",) * len(pair.negatives)
+        generator = np.random.Generator(np.random.Philox(key=[text_key(pair.query), step]))
+        chosen = sorted(generator.choice(len(pair.negatives), wanted, replace=False))
+        return [(passage_text(titles[i], pair.negatives[i]), names[i]) for i in chosen]
+
+    def _tokens(self, texts: Sequence[str], limit: int) -> tuple[TokenRows, int]:
+        """Token rows cut to `limit` (the end-of-sequence token kept), and how many were cut."""
+        if not texts:
+            return TokenRows.of([]), 0
+        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit, return_attention_mask=False)
+        rows = TokenRows.of(encoded["input_ids"])
+        # A row at the limit may have been exactly that long; counting it as cut errs by those few.
+        return rows, int((rows.lengths >= limit).sum())
+
+
+def _query_keys(pairs: list[Pair], passages: list[str]) -> np.ndarray:
+    keys = np.full((len(pairs), 3), UNKNOWN_KEY, dtype=np.int64)
+    for i, (pair, passage) in enumerate(zip(pairs, passages, strict=True)):
+        keys[i] = (text_key(passage), id_key(pair.positive_id), text_key(pair.query))
+    return keys
+
+
+def _negative_keys(texts: list[str], names: list[str]) -> np.ndarray:
+    keys = np.full((len(texts), 3), UNKNOWN_KEY, dtype=np.int64)
+    for i, (text, name) in enumerate(zip(texts, names, strict=True)):
+        keys[i, :2] = (text_key(text), id_key(name))
+    return keys
+
+
+def id_key(name: str) -> int:
+    return text_key(name) if name else UNKNOWN_KEY

@@ -1,0 +1,99 @@
+"""What ranks tell each other. Every function works alone (no process group) and with ranks that hold unequal rows.
+
+Shapes: B local rows, N rows of all ranks.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def is_distributed() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def world_size() -> int:
+    return dist.get_world_size() if is_distributed() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if is_distributed() else 0
+
+
+def max_over_ranks(value: int, device: torch.device) -> int:
+    """The largest of the ranks' values, known to all. Collective."""
+    if not is_distributed():
+        return value
+    tensor = torch.tensor([value], dtype=torch.int64, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())
+
+
+def any_over_ranks(flag: bool, device: torch.device) -> bool:
+    """True on every rank if true on one. Collective."""
+    return bool(max_over_ranks(int(flag), device))
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The elementwise sum over ranks, in a new tensor. Collective."""
+    total = tensor.clone()
+    if is_distributed():
+        dist.all_reduce(total)
+    return total
+
+
+def objects_of_ranks(value: object) -> list[object]:
+    """Everybody's value, by rank. Collective; for small things only, it pickles between our own ranks."""
+    if not is_distributed():
+        return [value]
+    values: list[object] = [None] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
+
+
+@dataclass(frozen=True)
+class RowLayout:
+    """How many rows each rank holds, in rank order; all ranks agree on it."""
+
+    counts: tuple[int, ...]
+    rank: int
+
+    @classmethod
+    def of(cls, local_rows: int, device: torch.device) -> "RowLayout":
+        """Ask every rank for its count. Collective."""
+        if not is_distributed():
+            return cls((local_rows,), 0)
+        counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
+        counts[dist.get_rank()] = local_rows
+        dist.all_reduce(counts)
+        return cls(tuple(counts.tolist()), dist.get_rank())
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def local(self) -> slice:
+        """Where this rank's rows stand among all."""
+        start = sum(self.counts[: self.rank])
+        return slice(start, start + self.counts[self.rank])
+
+    def gather(self, local: Tensor) -> Tensor:
+        """All ranks' rows (N, ...) in rank order. Collective. Not differentiable: the step owns the gradient."""
+        if len(self.counts) == 1:
+            return local
+        largest = max(self.counts)
+        padded = local.new_zeros((largest, *local.shape[1:]))
+        padded[: len(local)] = local
+        buffers = [torch.empty_like(padded) for _ in self.counts]
+        dist.all_gather(buffers, padded)
+        return torch.cat([b[:n] for b, n in zip(buffers, self.counts, strict=True)])
+
+    def sum_back(self, gradient_N: Tensor) -> Tensor:
+        """This rank's rows of the sum over ranks of a gradient for all rows (N, ...): the adjoint of `gather`.
+
+        Taking the local rows without the sum is the classic mistake: it drops what the other ranks' rows say.
+        """
+        return sum_over_ranks(gradient_N)[self.local]

@@ -1,0 +1,143 @@
+"""A recipe and a model into a DeepSpeed engine, and the process group it runs in."""
+
+import json
+import os
+from datetime import timedelta
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from largede.config.batch import BatchPlan
+from largede.config.recipe import EngineConfig, OptimizerConfig, Recipe
+from largede.errors import MachineError, RecipeError
+from largede.models.dual_encoder import DualEncoder
+from largede.training.adafactor import ZeroAdafactor
+from largede.training.slices import flat_groups
+
+OWNED_BY_RECIPE = {
+    "train_batch_size": "batch.queries",
+    "train_micro_batch_size_per_gpu": "batch.queries",
+    "gradient_accumulation_steps": "batch.chunk_tokens",
+    "optimizer": "optimizer.name",
+    "scheduler": "optimizer.schedule",
+    "gradient_clipping": "optimizer.clip_norm",
+}
+GROUP_TIMEOUT = timedelta(minutes=60)
+
+
+def join_ranks(engine: EngineConfig) -> None:
+    """Start the process group (NCCL with a GPU, gloo without), also for a process started alone.
+
+    Raises:
+        MachineError: more ranks on this machine than GPUs, where there are GPUs.
+    """
+    import deepspeed
+
+    for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
+        os.environ.setdefault(name, alone)
+    os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
+    local_rank = int(os.environ["LOCAL_RANK"])
+    if torch.cuda.is_available():
+        if local_rank >= torch.cuda.device_count():
+            raise MachineError(
+                f"local rank {local_rank} on a machine with {torch.cuda.device_count()} GPUs",
+                expected="one GPU for each rank",
+                mend="start fewer ranks: deepspeed --num_gpus N",
+            )
+        torch.cuda.set_device(local_rank)
+    else:
+        _prepare_cpu(engine)
+    deepspeed.init_distributed(timeout=GROUP_TIMEOUT, dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+
+
+def _prepare_cpu(engine: EngineConfig) -> None:
+    import deepspeed
+
+    # The shared-memory collective is a C++ operator built on first use; without a compiler it would end the run.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    torch.set_num_threads(engine.cpu_threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
+
+
+def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAdafactor] = ZeroAdafactor) -> Any:
+    """The DeepSpeed engine of this rank, its optimizer bound to its slices. Collective.
+
+    `optimizer_type` lets a test look over the optimizer's shoulder.
+
+    Raises:
+        RecipeError: the DeepSpeed file sets what the recipe owns, or asks for what the recipe cannot have.
+    """
+    import deepspeed
+    from deepspeed import comm
+
+    plan = BatchPlan(recipe.batch.queries, comm.get_world_size())
+    config = deepspeed_config(recipe, plan)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = build_optimizer(trainable, recipe.optimizer, optimizer_type)
+    if recipe.engine.activation_checkpointing:
+        model.enable_activation_checkpointing()
+    engine, _, _, _ = deepspeed.initialize(model=model, model_parameters=trainable, optimizer=optimizer, config=config)
+    if isinstance(optimizer, ZeroAdafactor):
+        optimizer.bind(flat_groups(engine))
+    return engine
+
+
+def build_optimizer(
+    parameters: list[nn.Parameter], config: OptimizerConfig, adafactor: type[ZeroAdafactor] = ZeroAdafactor
+) -> torch.optim.Optimizer:
+    if config.name == "adamw":
+        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+    return adafactor(
+        parameters,
+        lr=config.learning_rate,
+        decay_exponent=config.decay_exponent,
+        update_clip=config.update_clip,
+        factor_from=config.factor_from,
+    )
+
+
+def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
+    """The JSON file named by the recipe, completed by what the recipe owns."""
+    path = find_deepspeed_file(recipe.engine.deepspeed)
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RecipeError(f"{path} is not JSON: {error}", expected="a DeepSpeed JSON file", mend="mend it") from None
+    for key, owner in OWNED_BY_RECIPE.items():
+        if key in config:
+            raise RecipeError(
+                f"{path.name} sets {key}", expected=f"{owner} of the recipe to own it", mend=f"remove {key} there"
+            )
+    stage = config.get("zero_optimization", {}).get("stage", 0)
+    if stage == 0 and config.get("bf16", {}).get("enabled"):
+        raise RecipeError(
+            f"{path.name} asks for bf16 parameters without ZeRO",
+            expected="ZeRO 1, 2 or 3 with bf16, or stage 0 in float32",
+            mend="use ds_configs/zero1_bf16.json or later",
+        )
+    return {
+        **config,
+        **plan.deepspeed_numbers(),
+        # DeepSpeed clips at 1.0 unless told not to; GTR does not clip by global norm.
+        "gradient_clipping": recipe.optimizer.clip_norm or 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+    }
+
+
+def find_deepspeed_file(name: str) -> Path:
+    """A path as given, or a file of ds_configs/."""
+    if Path(name).is_file():
+        return Path(name)
+    shipped = Path(str(resources.files("ds_configs")))
+    if Path(name).parent in (Path("."), Path("ds_configs")) and (shipped / Path(name).name).is_file():
+        return shipped / Path(name).name
+    raise RecipeError(
+        f"engine.deepspeed {name!r} is no file",
+        expected="a path, or one of " + ", ".join(sorted(p.name for p in shipped.glob("*.json"))),
+        mend="check the name",
+    )

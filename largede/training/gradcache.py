@@ -1,0 +1,172 @@
+"""The training step: represent, score, replay.
+
+GradCache (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup") splits the
+gradient of a contrastive loss at the representations: all chunks are embedded without a graph, the loss gives one
+gradient per embedding, and each chunk is embedded again with a graph to carry that gradient on. Memory is one
+chunk's, and the result equals the gradient of the whole batch.
+
+What makes it exact under ZeRO: every rank calls the engine equally often for each side; the gradient is reduced per
+chunk with the accumulation boundary on the last call alone; and the surrogate is scaled by the number of ranks,
+because DeepSpeed averages over them while our loss is already divided by the global batch.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from largede.config.recipe import Recipe
+from largede.models.dual_encoder import SIDES, Side
+from largede.streams.chunks import Chunk, TokenRows, make_chunks
+from largede.streams.tokenise import RankBatch
+from largede.training.collectives import max_over_ranks, world_size
+from largede.training.scoring import BatchScore, score_batch
+
+
+@dataclass
+class RandomState:
+    """The random state of the CPU and of every device, so that dropout falls the same way twice."""
+
+    cpu: Tensor = field(default_factory=torch.get_rng_state)
+    devices: list[Tensor] = field(default_factory=lambda: torch.cuda.get_rng_state_all() if _has_cuda() else [])
+
+    @contextlib.contextmanager
+    def restored(self) -> Iterator[None]:
+        """Inside, random numbers repeat from the captured state; afterwards they go on as if nothing had happened."""
+        now = RandomState()
+        self._set()
+        try:
+            yield
+        finally:
+            now._set()
+
+    def _set(self) -> None:
+        torch.set_rng_state(self.cpu)
+        if self.devices:
+            torch.cuda.set_rng_state_all(self.devices)
+
+
+def _has_cuda() -> bool:
+    return torch.cuda.is_available() and torch.cuda.is_initialized()
+
+
+@dataclass
+class Embedded:
+    """One side of the batch after the first pass: its chunks, their random states, and embeddings row by row."""
+
+    chunks: list[Chunk]
+    states: list[RandomState]
+    embedding_BD: Tensor
+    graphs: list[Tensor]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What one step tells the monitor: figures of the global batch, and this rank's padding share."""
+
+    score: BatchScore
+    padding_frac: float
+
+
+class GradCacheStep:
+    """Computes the gradient of one contrastive batch into a DeepSpeed engine; the caller then steps the engine."""
+
+    def __init__(self, engine: Any, recipe: Recipe) -> None:
+        self.engine = engine
+        self.batch = recipe.batch
+        self.loss = recipe.loss
+        self.has_dropout = recipe.model.dropout > 0
+        self.coalesced = recipe.engine.gradient_reduction == "coalesced"
+
+    def __call__(self, batch: RankBatch) -> StepReport:
+        """Loss and gradient of the global batch of which `batch` holds this rank's rows. Collective."""
+        rows = {"query": batch.queries, "passage": batch.passages}
+        first_pass = {side: self.represent(side, rows[side]) for side in SIDES}
+        gradient = score_batch(
+            first_pass["query"].embedding_BD,
+            first_pass["passage"].embedding_BD,
+            torch.from_numpy(batch.query_keys).to(self.engine.device),
+            torch.from_numpy(batch.negative_keys).to(self.engine.device),
+            self.loss,
+        )
+        d_embedding = {"query": gradient.d_query_BD, "passage": gradient.d_passage_BMD}
+        self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
+        computed = sum(chunk.mask_BL.numel() for side in SIDES for chunk in first_pass[side].chunks)
+        return StepReport(gradient.score, padding_frac=1.0 - batch.real_tokens / max(1, computed))
+
+    def represent(self, side: Side, rows: TokenRows) -> Embedded:
+        """Embed every row of one side. With GradCache no graph is kept; random states are, when dropout needs them."""
+        keeps_graph = not self.batch.gradient_cache
+        budget = self.batch.chunk_tokens
+        if not (keeps_graph or self.has_dropout):
+            budget = self.batch.no_grad_chunk_tokens or budget
+        chunks = self.equal_chunks(rows, budget)
+        states: list[RandomState] = []
+        outputs: list[Tensor] = []
+        with torch.set_grad_enabled(keeps_graph):
+            for chunk in chunks:
+                if self.has_dropout:
+                    states.append(RandomState())
+                outputs.append(self.embed(side, chunk))
+        embedding_BD = outputs[0].new_zeros(len(rows), outputs[0].shape[1])
+        for chunk, output_bD in zip(chunks, outputs, strict=True):
+            embedding_BD[chunk.rows] = output_bD.detach()[: len(chunk.rows)]
+        return Embedded(chunks, states, embedding_BD, outputs if keeps_graph else [])
+
+    def equal_chunks(self, rows: TokenRows, budget_tokens: int) -> list[Chunk]:
+        """This rank's chunks, filled up to the largest number on any rank: under ZeRO-3 an extra call would hang."""
+        device = self.engine.device
+        chunks = make_chunks(rows, budget_tokens)
+        missing = max_over_ranks(max(1, len(chunks)), device) - len(chunks)
+        return [chunk.to(device) for chunk in chunks + make_chunks(TokenRows.of([]), budget_tokens, at_least=missing)]
+
+    def embed(self, side: Side, chunk: Chunk) -> Tensor:
+        # Always the engine, never engine.module: its hooks gather the parameters.
+        return self.engine(side, chunk.token_BL, chunk.mask_BL)
+
+    def carry_back(self, sides: list[tuple[Side, Embedded, TokenRows, Tensor]]) -> None:
+        """Carry d loss / d embedding through the encoder into the engine's gradient."""
+        if not self.batch.gradient_cache:
+            return self.backward_once(sides)
+        calls = [
+            (side, first, index, chunk, d_BD)
+            for side, first, rows, d_BD in sides
+            for index, chunk in enumerate(self.chunks_with_gradient(first, rows))
+        ]
+        with self.engine.coalesce_grad_reduction() if self.coalesced else contextlib.nullcontext():
+            for number, (side, first, index, chunk, d_BD) in enumerate(calls, start=1):
+                if not self.coalesced:
+                    self.engine.set_gradient_accumulation_boundary(number == len(calls))
+                surrogate = self.surrogate(self.replay(side, first, index, chunk), chunk, d_BD)
+                self.engine.backward(surrogate, scale_wrt_gas=False)
+        self.engine.set_gradient_accumulation_boundary(True)
+
+    def backward_once(self, sides: list[tuple[Side, Embedded, TokenRows, Tensor]]) -> None:
+        """One backward pass through all kept graphs; a second one under ZeRO-3 would give a wrong gradient."""
+        surrogates = [
+            self.surrogate(output_bD, chunk, d_BD)
+            for _, first, _, d_BD in sides
+            for chunk, output_bD in zip(first.chunks, first.graphs, strict=True)
+        ]
+        self.engine.backward(torch.stack(surrogates).sum(), scale_wrt_gas=False)
+
+    def chunks_with_gradient(self, first: Embedded, rows: TokenRows) -> list[Chunk]:
+        """The first pass's own chunks where random states tie us to them, else chunks of the full budget."""
+        if first.states or self.batch.no_grad_chunk_tokens is None:
+            return first.chunks
+        return self.equal_chunks(rows, self.batch.chunk_tokens)
+
+    def replay(self, side: Side, first: Embedded, index: int, chunk: Chunk) -> Tensor:
+        """Embed a chunk again, now with a graph; with dropout, the same units fall out as in the first pass."""
+        with first.states[index].restored() if first.states else contextlib.nullcontext():
+            return self.embed(side, chunk)
+
+    def surrogate(self, output_bD: Tensor, chunk: Chunk, d_BD: Tensor) -> Tensor:
+        """A scalar whose gradient is the chunk's share of the batch gradient; zero for a filler chunk."""
+        if chunk.is_filler:
+            return output_bD.sum() * 0.0
+        # The one place that owns the scale: DeepSpeed averages over ranks, the loss is already a global mean.
+        return (output_bD * d_BD[chunk.rows]).sum() * world_size()
