@@ -1,0 +1,82 @@
+# Shared by the scripts beside it: finds a Python, makes .venv, installs largede into it. Sourced, never run.
+#
+#   PYTHON            the interpreter to use; otherwise the first of python3.11 ... python3.14, python3 that is new enough
+#   LARGEDE_PIP_ARGS  extra arguments for every `pip install`. On x86 Linux the public index gives the CUDA build of
+#                     torch, which works without a GPU but is a large download; name an index that carries CPU
+#                     builds here (`--extra-index-url ...`) to get the small one.
+
+LARGEDE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+VENV=$LARGEDE_ROOT/.venv
+
+say() { printf '%s\n' "largede: $*"; }
+die() { printf '%s\n' "largede: $*" >&2; exit 1; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.14 python3; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            printf '%s\n' "$candidate"
+            return
+        elif [[ $candidate == "${PYTHON:-}" ]]; then
+            die "PYTHON=$PYTHON is no Python 3.11 or newer"
+        fi
+    done
+    die "needs Python 3.11 or newer; on Debian and Ubuntu: sudo apt install python3 python3-venv"
+}
+
+make_venv() {
+    if [[ -x $VENV/bin/python ]]; then
+        "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || die "$VENV is damaged; remove it and start again"
+        return
+    fi
+    local python version
+    python=$(find_python)
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    # Asked first, because a failing `python -m venv` leaves half a folder behind.
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        die "$python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$version-venv"
+    say "making .venv with Python $version"
+    "$python" -m venv "$VENV"
+}
+
+has_nvidia_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
+
+# pip_install TITLE ARGUMENT...: quiet on the screen, everything in the log.
+pip_install() {
+    local title=$1 log=$VENV/install.log start=$SECONDS
+    shift
+    say "installing $title (details in $log)"
+    # LARGEDE_PIP_ARGS holds several words on purpose.
+    # shellcheck disable=SC2086
+    if ! "$VENV/bin/python" -m pip install --disable-pip-version-check --no-input ${LARGEDE_PIP_ARGS:-} "$@" >>"$log" 2>&1; then
+        tail -n 20 "$log" >&2
+        die "installing $title failed; the whole story is in $log"
+    fi
+    say "installed $title in $((SECONDS - start)) s"
+}
+
+# install_largede [EXTRA]: afterwards .venv holds largede with the extra for this machine (cpu or gpu) and EXTRA, and its
+# commands come first in PATH. Skipped when pyproject.toml, the constraints and the extras are as they were.
+install_largede() {
+    local extras=cpu torch=torch==2.13.0 constraints=$LARGEDE_ROOT/launch/constraints.txt stamp wanted
+    has_nvidia_gpu && extras=gpu
+    extras=$extras${1:+,$1}
+    stamp=$VENV/largede-installed-${extras//,/-}
+    wanted=$(cat "$LARGEDE_ROOT/pyproject.toml" "$constraints" | sha256sum | cut -d' ' -f1)
+    export PATH="$VENV/bin:$PATH"
+    if [[ -x $VENV/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
+        say "already installed in .venv ($extras)"
+        return
+    fi
+    make_venv
+    if [[ $extras == gpu* ]]; then
+        # The pinned version may be on offer as a CPU build; unpinned, pip takes the newest, which is the CUDA build.
+        torch=torch
+        grep -v '^torch==' "$constraints" >"$VENV/constraints-gpu.txt"
+        constraints=$VENV/constraints-gpu.txt
+    fi
+    # torch first: pip then never weighs another build of it while it resolves the rest.
+    pip_install "$torch" -c "$constraints" "$torch"
+    pip_install "largede[$extras] and what it needs" -c "$constraints" -e "$LARGEDE_ROOT[$extras]"
+    printf '%s\n' "$wanted" >"$stamp"
+}
