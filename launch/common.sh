@@ -30,13 +30,13 @@ make_venv() {
         return
     fi
     local python version
-    python=$(find_python)
+    python=$(find_python) || exit 1
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     # Asked first, because a failing `python -m venv` leaves half a folder behind.
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         die "$python cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$version-venv"
     say "making .venv with Python $version"
-    "$python" -m venv "$VENV"
+    "$python" -m venv "$VENV" || die "$python could not make $VENV"
 }
 
 has_nvidia_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
