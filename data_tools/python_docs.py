@@ -7,8 +7,9 @@
     heldout-dev/     BEIR format, qrels/dev.tsv: 1,000 other pairs of the held-out packages
     manifest.json    packages with versions and pairs, what each filter dropped, the fingerprint of the inputs
 
-The standard library and SciPy are held out. No question and no answer occurs twice, within or across the three
-parts. The same installed packages give the same bytes; another package adds pairs and moves no sampled one.
+Mined are the standard library and what largede depends on, so that further packages of an environment (linters, test
+tools) change nothing. The standard library and SciPy are held out. No question and no answer occurs twice, within or
+across the three parts. The same installed packages give the same bytes.
 """
 
 import hashlib
@@ -24,6 +25,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from data_tools.docstrings import Mined, Pair, mine_file
 from largede.errors import DataError
@@ -43,8 +47,6 @@ SKIPPED_FOLDERS = (
     | frozenset({"site-packages", "dist-packages", "ensurepip", "idlelib", "lib2to3", "turtledemo"})
 )
 """Not documentation written for readers; copies of other packages; what the standard library's folder also holds."""
-SKIPPED_PACKAGES = frozenset({"pip", "largede", "data_tools"})
-"""pip is whatever came with the environment; our own texts would make the corpus change with every commit."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +70,39 @@ class Corpus:
 
 
 def installed_packages() -> tuple[Package, ...]:
-    """The standard library and everything in site-packages of the running interpreter, by name."""
+    """The standard library and the packages largede depends on, as installed for the running interpreter, by name."""
     paths = sysconfig.get_paths()
-    owners = importlib.metadata.packages_distributions()
     found = {STANDARD_LIBRARY: _package(STANDARD_LIBRARY, platform.python_version(), Path(paths["stdlib"]), ".")}
+    versions = _dependencies("largede")
+    owners = importlib.metadata.packages_distributions()
     for root in dict.fromkeys((Path(paths["purelib"]), Path(paths["platlib"]))):
         for entry in sorted(root.iterdir()):
             name = entry.stem
-            if name in SKIPPED_PACKAGES or not name.isidentifier() or entry.suffix not in ("", ".py"):
-                continue
-            version = importlib.metadata.version(owners[name][0]) if name in owners else "unknown"
-            found.setdefault(name, _package(name, version, root, entry.name))
+            owner = next((o for o in map(canonicalize_name, owners.get(name, ())) if o in versions), None)
+            if owner and name.isidentifier() and entry.suffix in ("", ".py"):
+                found.setdefault(name, _package(name, versions[owner], root, entry.name))
     return tuple(found[name] for name in sorted(found) if found[name].sources)
+
+
+def _dependencies(distribution: str) -> dict[str, str]:
+    """Canonical name and version of every installed distribution that `distribution` needs, directly or not."""
+    versions: dict[str, str] = {}
+    visited = set()
+    waiting = [(distribution, "")]
+    while waiting:
+        name, extra = waiting.pop()
+        if (name, extra) in visited:
+            continue
+        visited.add((name, extra))
+        try:
+            found = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        versions[name] = found.version
+        for need in map(Requirement, found.requires or ()):
+            if need.marker is None or need.marker.evaluate({"extra": extra}):
+                waiting.extend((canonicalize_name(need.name), wanted) for wanted in ("", *sorted(need.extras)))
+    return {name: version for name, version in versions.items() if name != distribution}
 
 
 def fingerprint(packages: Iterable[Package], seed: int) -> str:

@@ -91,17 +91,20 @@ def _texts(path: Path) -> Iterator[str]:
             f"{path}: {error.strerror}", expected="a JSON lines file of pairs", mend="give an existing file"
         ) from error
     with file:
-        try:
-            for number, line in enumerate(file, start=1):
-                pair = json.loads(line)
-                yield " ".join(pair["query"].split())
-                yield " ".join(pair["positive"].split())
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(
-                f"{path}, line {number}: {error!r}",
-                expected='a JSON object with the texts "query" and "positive"',
-                mend="correct or remove this line",
-            ) from error
+        for number, line in enumerate(file, start=1):
+            yield from _pair_texts(line, f"{path}, line {number}")
+
+
+def _pair_texts(line: str, where: str) -> tuple[str, str]:
+    try:
+        pair = json.loads(line)
+        return " ".join(pair["query"].split()), " ".join(pair["positive"].split())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{where}: {error!r}",
+            expected='a JSON object with the texts "query" and "positive"',
+            mend="correct or remove this line",
+        ) from error
 
 
 def _train(texts: list[str], size: int) -> bytes:
