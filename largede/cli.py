@@ -7,9 +7,10 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from largede import __version__
-from largede.errors import LargedeError
+from largede.errors import LargedeError, RecipeError
 
 
 @dataclass(frozen=True)
@@ -23,12 +24,63 @@ class Verb:
     run: Callable[[argparse.Namespace], None]
 
 
-VERBS: tuple[Verb, ...] = ()
+def add_train_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--help-recipe", action="store_true", help="list every setting with its unit, and leave")
+    parser.add_argument("recipe", nargs="?", help="YAML file, or the name of a recipe shipped with largede")
+    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="--group.key value, as many as wanted")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from largede.config.load import load_recipe
+    from largede.config.recipe import describe_settings
+
+    if args.help_recipe:
+        print(describe_settings())
+        return
+    if args.recipe is None:
+        raise RecipeError("no recipe", expected="largede train RECIPE", mend="name a YAML file; --help-recipe lists all")
+    recipe = load_recipe(args.recipe, args.overrides)
+
+    from largede.training.trainer import train
+
+    train(recipe)
+
+
+def add_export_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, help="a step-… folder, or a run folder (its newest checkpoint)")
+    parser.add_argument("out", type=Path, help="the new folder")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    from largede.training.export import export_checkpoint
+
+    export_checkpoint(args.checkpoint, args.out)
+    print(f"exported {args.checkpoint} to {args.out}")
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "train",
+        "train a dual encoder; alone, or on every rank under the deepspeed launcher",
+        "deepspeed --module largede.cli train gtr-base-pretrain --data.shards shards/ --run.out runs/base",
+        add_train_flags,
+        run_train,
+    ),
+    Verb(
+        "export",
+        "write a checkpoint as a folder that sentence-transformers loads",
+        "largede export runs/base/checkpoints/step-00020000 models/base",
+        add_export_flags,
+        run_export,
+    ),
+)
 
 
 def build_parser(verbs: tuple[Verb, ...]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="largede", description="Train, evaluate and ship large T5 dual encoders.")
     parser.add_argument("--version", action="version", version=f"largede {__version__}")
+    # The deepspeed launcher puts its own flag first; the rank is taken from the environment.
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb in verbs:
         sub = subparsers.add_parser(

@@ -12,7 +12,6 @@ from largede.errors import RecipeError
 
 Layout = Literal["sde", "ade", "ade-ste", "ade-fte", "ade-spl"]
 Similarity = Literal["cosine", "dot"]
-Precision = Literal["float32", "bf16-autocast"]
 
 
 def setting(default: Any, sentence: str) -> Any:
@@ -144,10 +143,9 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How DeepSpeed runs the step."""
+    """How DeepSpeed runs the step. ZeRO stage and precision are DeepSpeed's own and stand in its JSON file."""
 
     deepspeed: str = setting("zero3.json", "DeepSpeed JSON file: a path, or the name of a file in ds_configs/.")
-    precision: Precision = setting("float32", "float32, or bf16-autocast (bf16 matrix products over float32 parameters).")
     gradient_reduction: Literal["per_chunk", "coalesced"] = setting(
         "per_chunk", "per_chunk: reduce-scatter into float32 slices after each chunk; coalesced: once per step."
     )

@@ -11,6 +11,7 @@ because DeepSpeed averages over them while our loss is already divided by the gl
 """
 
 import contextlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor
 
 from largede.config.recipe import Recipe
+from largede.errors import TrainingError
 from largede.models.dual_encoder import SIDES, Side
 from largede.streams.chunks import Chunk, TokenRows, make_chunks
 from largede.streams.tokenise import RankBatch
-from largede.training.collectives import max_over_ranks, world_size
+from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
 from largede.training.scoring import BatchScore, score_batch
 
 
@@ -92,10 +94,28 @@ class GradCacheStep:
             torch.from_numpy(batch.negative_keys).to(self.engine.device),
             self.loss,
         )
+        self.refuse_non_finite(gradient.score, batch, first_pass)
         d_embedding = {"query": gradient.d_query_BD, "passage": gradient.d_passage_BMD}
         self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
         computed = sum(chunk.mask_BL.numel() for side in SIDES for chunk in first_pass[side].chunks)
         return StepReport(gradient.score, padding_frac=1.0 - batch.real_tokens / max(1, computed))
+
+    def refuse_non_finite(self, score: BatchScore, batch: RankBatch, first_pass: dict[Side, Embedded]) -> None:
+        """Stop all ranks together, naming the pairs at fault. The loss is a global sum, so all ranks see the same."""
+        if math.isfinite(score.loss):
+            return
+        B = len(batch)
+        finite_B = first_pass["query"].embedding_BD.isfinite().all(1) & first_pass["passage"].embedding_BD[
+            :B
+        ].isfinite().all(1)
+        own = [name for name, fine in zip(batch.sample_names, finite_B.tolist(), strict=True) if not fine]
+        named = [name for part in objects_of_ranks(own) for name in part]  # type: ignore[attr-defined]
+        raise TrainingError(
+            f"the loss of step {batch.step} is {score.loss}; pairs without finite embeddings: "
+            f"{len(named)} ({', '.join(named[:5]) or 'none: the scores overflow'})",
+            expected="a finite loss",
+            mend="continue from the last checkpoint with a lower learning rate; look at the pairs named above",
+        )
 
     def represent(self, side: Side, rows: TokenRows) -> Embedded:
         """Embed every row of one side. With GradCache no graph is kept; random states are, when dropout needs them."""

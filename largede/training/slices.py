@@ -116,3 +116,19 @@ def _whole_groups(optimizer: Any, names: dict[int, str]) -> list[FlatGroup]:
         FlatGroup(p, (ParameterSlice(names[id(p)], tuple(p.shape), 0, p.numel(), 0),), replicated=True)
         for p in parameters
     ]
+
+
+def spread_master_weights(engine: Any) -> None:
+    """Make the model's parameters follow the float32 masters after these were written to. Collective."""
+    zero = engine.optimizer
+    stage = engine.zero_optimization_stage()
+    if stage in (1, 2):
+        zero.update_lp_params()
+    elif stage == 3:
+        persistent = zero.persistent_parameters
+        if persistent:
+            persistent[0].partition(persistent)
+        for sub_group in range(len(zero.fp16_groups)):
+            zero._reassign_or_swap_out_partitioned_parameters(sub_group)
+        if persistent:
+            persistent[0].all_gather(persistent)

@@ -1,0 +1,237 @@
+"""Model folders: what `largede export` writes and sentence-transformers loads, and the same folders read back.
+
+A folder of one tower is a sentence-transformers model (Transformer, Pooling, Dense, Normalize). Layouts with two
+towers are written as two such folders, `query/` and `passage/`. `largede.json` says which it is.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from largede.errors import ModelError
+from largede.models.build import load_encoder, load_tokenizer
+from largede.models.dual_encoder import SIDES, DualEncoder, Side
+from largede.models.pooling import Projection
+from largede.models.tower import Tower
+from largede.streams.chunks import TokenRows, make_chunks
+
+CHUNK_TOKENS = 16_384
+MODULE_TYPES = "sentence_transformers.models."
+
+
+@dataclass(frozen=True)
+class FolderSettings:
+    """What a folder needs to know beside the weights."""
+
+    similarity: str
+    max_tokens: int
+    query_prefix: str
+    passage_prefix: str
+    card: str
+
+
+def write_model_folder(model: DualEncoder, tokenizer: Any, settings: FolderSettings, out: Path) -> None:
+    """Write the export folder `out`, under a temporary name until it is whole.
+
+    Raises:
+        ModelError: `out` exists.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise ModelError(f"{out} exists", expected="a new folder", mend="remove it, or give another name")
+    temporary = out.with_name(f".{out.name}.writing")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    one_tower = model.query_tower is model.passage_tower
+    towers: dict[Side, str] = {"query": "" if one_tower else "query", "passage": "" if one_tower else "passage"}
+    for side in SIDES[: 1 if one_tower else 2]:
+        _write_tower(model.tower(side), tokenizer, settings, temporary / towers[side])
+    _write_json(temporary / "largede.json", {"layout": model.layout, "towers": towers})
+    (temporary / "README.md").write_text(settings.card, encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    os.replace(temporary, out)
+
+
+def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tower.encoder.save_pretrained(folder)  # type: ignore[operator]
+    tokenizer.model_max_length = settings.max_tokens
+    tokenizer.save_pretrained(folder)
+    width = tower.encoder.config.hidden_size  # type: ignore[union-attr]
+    modules = ["Transformer", "Pooling"]
+    (folder / "1_Pooling").mkdir()
+    _write_json(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": width, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
+    )
+    if tower.projection is not None:
+        modules.append("Dense")
+        _write_dense(tower.projection, folder / "2_Dense")
+    if tower.normalize:
+        modules.append("Normalize")
+        (folder / f"{len(modules) - 1}_Normalize").mkdir()
+    entries = [
+        {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": MODULE_TYPES + name}
+        for i, name in enumerate(modules)
+    ]
+    _write_json(folder / "modules.json", entries)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": settings.max_tokens, "do_lower_case": False})
+    prompts = {"query": settings.query_prefix, "document": settings.passage_prefix}
+    _write_json(
+        folder / "config_sentence_transformers.json",
+        {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": settings.similarity},
+    )
+
+
+def _write_dense(projection: Projection, folder: Path) -> None:
+    folder.mkdir()
+    _write_json(
+        folder / "config.json",
+        {
+            "in_features": projection.in_features,
+            "out_features": projection.out_features,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+    )
+    save_file({"linear.weight": projection.weight.detach().contiguous()}, folder / "model.safetensors")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+class FolderEncoder:
+    """A loaded model folder: texts in, one float32 vector each out."""
+
+    def __init__(
+        self, towers: dict[Side, Tower], tokenizers: dict[Side, Any], prefixes: dict[Side, str], similarity: str
+    ) -> None:
+        self.towers = towers
+        self.tokenizers = tokenizers
+        self.prefixes = prefixes
+        self.similarity = similarity
+        self.device = next(towers["query"].parameters()).device
+
+    @property
+    def dimension(self) -> int:
+        """Width of one embedding."""
+        tower = self.towers["query"]
+        return tower.projection.out_features if tower.projection else tower.encoder.config.hidden_size  # type: ignore
+
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str], side: Side, max_tokens: int) -> np.ndarray:
+        """Embeddings (len(texts), dimension), float32, rows in the order of the texts.
+
+        Texts are cut to `max_tokens`. Rows are computed in chunks of equal token budget, sorted by length.
+        """
+        result = np.empty((len(texts), self.dimension), dtype=np.float32)
+        if not len(texts):
+            return result
+        prefixed = [self.prefixes[side] + text for text in texts]
+        encoded = self.tokenizers[side](
+            prefixed, truncation=True, max_length=max_tokens, return_attention_mask=False, verbose=False
+        )
+        for chunk in make_chunks(TokenRows.of(encoded["input_ids"]), CHUNK_TOKENS):
+            moved = chunk.to(self.device)
+            result[chunk.rows.numpy()] = self.towers[side](moved.token_BL, moved.mask_BL).float().cpu().numpy()
+        return result
+
+
+def load_text_encoder(path: str | Path, *, device: str | None = None, dtype: str = "float32") -> FolderEncoder:
+    """Load a folder written by `largede export`, or a published sentence-transformers folder of the same modules.
+
+    Raises:
+        ModelError: no such folder, modules that are not Transformer, mean Pooling, Dense, Normalize, or bad weights.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise ModelError(f"no model folder {folder}", expected="a folder", mend="run `largede export` first")
+    names: dict[Side, str] = {"query": "", "passage": ""}
+    if (folder / "largede.json").is_file():
+        names = _read_json(folder / "largede.json")["towers"]
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+    if dtype not in dtypes:
+        raise ModelError(f"dtype {dtype!r}", expected=" or ".join(dtypes), mend="choose one of them")
+    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    loaded = {name: _load_tower(folder / name, place, dtypes[dtype]) for name in set(names.values())}
+    prompts = {side: loaded[names[side]].prompts for side in SIDES}
+    return FolderEncoder(
+        {side: loaded[names[side]].tower for side in SIDES},
+        {side: loaded[names[side]].tokenizer for side in SIDES},
+        {"query": prompts["query"].get("query", ""), "passage": prompts["passage"].get("document", "")},
+        "cosine" if loaded[names["query"]].tower.normalize else "dot",
+    )
+
+
+@dataclass(frozen=True)
+class LoadedTower:
+    tower: Tower
+    tokenizer: Any
+    prompts: dict[str, str]
+
+
+def _load_tower(folder: Path, device: torch.device, dtype: torch.dtype) -> LoadedTower:
+    modules = [(m["type"].rpartition(".")[2], folder / m["path"]) for m in _read_json(folder / "modules.json")]
+    kinds = [kind for kind, _ in modules]
+    allowed = [["Transformer", "Pooling", *d, *n] for d in ([], ["Dense"]) for n in ([], ["Normalize"])]
+    if kinds not in allowed:
+        raise ModelError(
+            f"{folder} is made of {', '.join(kinds)}",
+            expected="Transformer, Pooling, then Dense and Normalize or not",
+            mend="use a model with mean pooling and one projection",
+        )
+    parts = dict(modules)
+    _demand_mean_pooling(parts["Pooling"])
+    encoder = load_encoder(str(parts["Transformer"]))
+    projection = _read_dense(parts["Dense"]) if "Dense" in parts else None
+    tower = Tower(encoder.to(dtype), projection, normalize="Normalize" in parts).to(device).eval()
+    settings = folder / "config_sentence_transformers.json"
+    prompts = (_read_json(settings).get("prompts") or {}) if settings.is_file() else {}
+    return LoadedTower(tower, load_tokenizer(parts["Transformer"]), prompts)
+
+
+def _demand_mean_pooling(folder: Path) -> None:
+    pooling = _read_json(folder / "config.json")
+    is_mean = pooling.get("pooling_mode") == "mean" or pooling.get("pooling_mode_mean_tokens") is True
+    others = [k for k, v in pooling.items() if k.startswith("pooling_mode_") and v and k != "pooling_mode_mean_tokens"]
+    if not is_mean or others:
+        raise ModelError(f"{folder} pools otherwise", expected="mean pooling", mend="use a model with mean pooling")
+
+
+def _read_dense(folder: Path) -> Projection:
+    config = _read_json(folder / "config.json")
+    if config.get("bias") or not config.get("activation_function", "").endswith("Identity"):
+        raise ModelError(
+            f"{folder} has a bias or an activation", expected="a plain linear map", mend="use a GTR-like model"
+        )
+    projection = Projection(config["in_features"], config["out_features"])
+    with _reading(folder / "model.safetensors"):
+        projection.load_state_dict({"weight": load_file(folder / "model.safetensors")["linear.weight"].float()})
+    return projection
+
+
+def _read_json(path: Path) -> Any:
+    with _reading(path):
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(
+            f"{path} cannot be read: {str(error).splitlines()[0]}",
+            expected="a sentence-transformers folder with safetensors weights",
+            mend="export the model again, or convert its weights to safetensors",
+        ) from None

@@ -1,0 +1,373 @@
+"""Checkpoints that any number of ranks can write and any other number can read.
+
+A checkpoint is a folder `step-00001000`:
+
+    slices-00000-of-00002.safetensors   what rank 0 holds of every parameter: `master/NAME`, for AdamW its moments too
+    shared.safetensors                  Adafactor's row and column vectors, the same on every rank
+    frozen.safetensors                  parameters that are not trained
+    state.json                          step, recipe, versions, and size and SHA-256 of every file above
+
+Each slice file says in its header where its slices stand in the whole parameter, so a reader takes from every file
+just the range it needs. The folder is written under a temporary name and renamed when every rank's files are on disk;
+`state.json` comes last. A folder without it, or with a file that differs from it, is not a checkpoint. Tensors are
+safetensors and the rest is JSON: nothing in a checkpoint is ever unpickled.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from largede.config.load import recipe_from_tree
+from largede.config.recipe import Recipe
+from largede.errors import CheckpointError, MachineError
+from largede.training.adafactor import ZeroAdafactor
+from largede.training.collectives import any_over_ranks, objects_of_ranks, rank, world_size
+from largede.training.slices import FlatGroup, flat_groups, spread_master_weights
+
+FORMAT = 1
+STATE_FILE = "state.json"
+FOLDER_PATTERN = "step-????????"
+
+
+@dataclass(frozen=True)
+class CheckpointState:
+    """What is in `state.json`."""
+
+    step: int
+    optimizer_steps: int
+    recipe: dict[str, Any]
+    data_fingerprint: str
+    parameters: dict[str, list[int]]
+    versions: dict[str, str]
+    files: dict[str, dict[str, Any]]
+    format: int = FORMAT
+
+
+def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, *, data_fingerprint: str) -> Path:
+    """Write `folder/step-…` with `step` steps done. Collective.
+
+    Raises:
+        MachineError: a rank cannot write (disk full, no permission); the half-written folder is removed.
+    """
+    final = folder / f"step-{step:08d}"
+    temporary = folder / f".step-{step:08d}.writing"
+    if rank() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+    objects_of_ranks(None)  # nobody writes before the folder is there
+    failure, written = None, {}
+    try:
+        written = _write_own_files(engine, temporary)
+    except (OSError, SafetensorError) as error:
+        failure = f"rank {rank()} cannot write to {temporary}: {error}"
+    everyone = objects_of_ranks((failure, written))
+    failures = [found for found, _ in everyone if found]  # type: ignore[misc]
+    if rank() == 0:
+        if failures:
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            files = {name: facts for _, part in everyone for name, facts in part.items()}  # type: ignore[misc]
+            _publish(engine, recipe, step, temporary, final, files, data_fingerprint)
+    objects_of_ranks(None)  # nobody goes on before the folder has its name
+    if failures:
+        raise MachineError(failures[0], expected="room and permission to write the checkpoint", mend="free the disk")
+    return final
+
+
+def _write_own_files(engine: Any, folder: Path) -> dict[str, dict[str, Any]]:
+    """This rank's slices, and on rank 0 what is not cut; gives size and checksum of each file."""
+    groups = flat_groups(engine)
+    written = {}
+    if rank() == 0 or not groups[0].replicated:
+        tensors, places = _held_tensors(engine, groups)
+        name = f"slices-{rank():05d}-of-{1 if groups[0].replicated else world_size():05d}.safetensors"
+        save_file(tensors, folder / name, metadata={"slices": json.dumps(places)})
+        written[name] = _finish(folder / name)
+    whole = {"frozen.safetensors": frozen_parameters(engine)}
+    if rank() == 0:
+        whole["shared.safetensors"] = _shared_tensors(engine)
+        for name, tensors in whole.items():
+            if tensors:
+                save_file(tensors, folder / name)
+                written[name] = _finish(folder / name)
+    return written
+
+
+def _held_tensors(engine: Any, groups: list[FlatGroup]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
+    tensors, places = {}, {}
+    for group in groups:
+        for held in group.slices:
+            if held.length:
+                for kind, flat in _flat_tensors(engine, group).items():
+                    key = f"{kind}/{held.name}"
+                    tensors[key] = held.of(flat).detach().cpu().contiguous().clone()
+                    places[key] = [held.start, held.length]
+    return tensors, places
+
+
+def _flat_tensors(engine: Any, group: FlatGroup) -> dict[str, Tensor]:
+    """The tensors cut like the parameter: the master weights, and AdamW's two moments."""
+    state = client_optimizer(engine).state.get(group.parameter, {})
+    moments = {kind: state[kind].view(-1) for kind in ("exp_avg", "exp_avg_sq") if kind in state}
+    return {"master": group.flat, **moments}
+
+
+def client_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """The optimizer we gave to DeepSpeed, below its wrapper."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)
+
+
+def _shared_tensors(engine: Any) -> dict[str, Tensor]:
+    optimizer = client_optimizer(engine)
+    if not isinstance(optimizer, ZeroAdafactor):
+        return {}
+    return {
+        f"{kind}/{name}": tensor.cpu().contiguous()
+        for name, moments in optimizer.moments.items()
+        for kind, tensor in moments.tensors().items()
+    }
+
+
+def frozen_parameters(engine: Any) -> dict[str, Tensor]:
+    """Whole parameters that are not trained (layout ade-fte). Collective under ZeRO-3, which cuts them too."""
+    frozen = {n: p for n, p in engine.module.named_parameters() if not p.requires_grad}
+    if not frozen:
+        return {}
+    if engine.zero_optimization_stage() != 3:
+        return {n: p.detach().float().cpu().clone() for n, p in frozen.items()}
+    import deepspeed
+
+    with deepspeed.zero.GatheredParameters(list(frozen.values())):
+        return {n: p.detach().float().cpu().clone() for n, p in frozen.items()}
+
+
+def _finish(path: Path) -> dict[str, Any]:
+    """Force a file to disk and measure it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _publish(
+    engine: Any, recipe: Recipe, step: int, temporary: Path, final: Path, files: dict[str, Any], fingerprint: str
+) -> None:
+    optimizer = client_optimizer(engine)
+    optimizer_steps = optimizer.step_count if isinstance(optimizer, ZeroAdafactor) else step
+    shapes = {n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()}
+    state = CheckpointState(step, optimizer_steps, asdict(recipe), fingerprint, shapes, library_versions(), files)
+    write_json(temporary / STATE_FILE, asdict(state))
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    write_json(final.parent / "latest.json", {"checkpoint": final.name})
+    for old in sorted(final.parent.glob(FOLDER_PATTERN))[: -recipe.run.keep_checkpoints]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON under a temporary name, force it to disk, rename."""
+    temporary = path.with_name(f".{path.name}.writing")
+    with temporary.open("w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def library_versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {}
+    for name in ("largede", "torch", "deepspeed", "transformers", "webdataset"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def read_state(checkpoint: Path) -> CheckpointState:
+    """What a checkpoint folder says of itself.
+
+    Raises:
+        CheckpointError: no such folder, half-written, or of another format.
+    """
+    try:
+        values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        state = CheckpointState(**values)
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{checkpoint} is no checkpoint: it has no {STATE_FILE}",
+            expected="a folder step-… of a run's checkpoints/, written to its end",
+            mend="give an older step-… folder beside it",
+        ) from None
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"{checkpoint / STATE_FILE} cannot be read: {error}",
+            expected=f"format {FORMAT}",
+            mend="use the checkpoint before it",
+        ) from None
+    if state.format != FORMAT:
+        raise CheckpointError(
+            f"{checkpoint} has format {state.format}", expected=f"format {FORMAT}", mend="use the largede that wrote it"
+        )
+    return state
+
+
+def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
+    """Names of files that are missing or differ from what was written. Ranks share the work. Collective."""
+    found = []
+    for name in sorted(state.files)[rank() :: world_size()]:
+        path, facts = checkpoint / name, state.files[name]
+        if not path.is_file() or path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
+            found.append(name)
+    return [name for part in objects_of_ranks(found) for name in part]  # type: ignore[attr-defined]
+
+
+def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
+    """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective."""
+    for path in sorted(folder.glob(FOLDER_PATTERN), reverse=True):
+        state, problem = None, ""
+        try:
+            state = read_state(path)
+            damaged = damaged_files(path, state)
+            problem = f"damaged: {', '.join(damaged)}" if damaged else ""
+        except CheckpointError as error:
+            problem = error.given
+        if any_over_ranks(bool(problem), torch.device("cpu")):
+            if rank() == 0:
+                print(f"checkpoint {path.name} is passed over: {problem}", flush=True)
+        elif state is not None:
+            yield path, state
+
+
+class SliceReader:
+    """Reads ranges of whole tensors out of the slice files of any number of ranks, touching only those ranges."""
+
+    def __init__(self, checkpoint: Path, state: CheckpointState) -> None:
+        self.checkpoint = checkpoint
+        self.state = state
+        self.parts: dict[str, list[tuple[str, int, int]]] = {}
+        for name in state.files:
+            if name.startswith("slices-"):
+                with safe_open(checkpoint / name, framework="pt") as file:
+                    for key, (start, length) in json.loads(file.metadata()["slices"]).items():
+                        self.parts.setdefault(key, []).append((name, start, length))
+
+    def read(self, key: str, start: int, length: int) -> Tensor:
+        """Elements start .. start + length of the flattened tensor `key`, float32.
+
+        Raises:
+            CheckpointError: the files do not cover that range.
+        """
+        values = torch.empty(length)
+        covered = 0
+        for name, at, held in self.parts.get(key, []):
+            first, last = max(start, at), min(start + length, at + held)
+            if first < last:
+                with safe_open(self.checkpoint / name, framework="pt") as file:
+                    values[first - start : last - start] = file.get_slice(key)[first - at : last - at]
+                covered += last - first
+        if covered != length:
+            raise CheckpointError(
+                f"{self.checkpoint} holds {covered} of {length} numbers of {key}",
+                expected="a checkpoint of the same model",
+                mend="check that model.backbone and model.layout are those of the checkpoint",
+            )
+        return values
+
+    def whole_parameter(self, name: str) -> Tensor:
+        """A parameter in its shape, trained or frozen."""
+        shape = self.state.parameters[name]
+        if f"master/{name}" in self.parts:
+            return self.read(f"master/{name}", 0, torch.Size(shape).numel()).view(shape)
+        with safe_open(self.checkpoint / "frozen.safetensors", framework="pt") as file:
+            return file.get_tensor(name)
+
+
+def load_checkpoint(engine: Any, checkpoint: Path, state: CheckpointState, *, weights_only: bool = False) -> None:
+    """Fill the engine from a checkpoint written by any number of ranks at any ZeRO stage. Collective.
+
+    `weights_only`: the masters alone; optimizer moments and step count stay fresh (GTR's fine-tuning).
+
+    Raises:
+        CheckpointError: the checkpoint is of another model or optimizer.
+    """
+    refuse_other_model(engine, checkpoint, state)
+    reader = SliceReader(checkpoint, state)
+    groups = flat_groups(engine)
+    for group in groups:
+        for held in group.slices:
+            held.of(group.flat).copy_(reader.read(f"master/{held.name}", held.start, held.length))
+    spread_master_weights(engine)
+    _load_frozen(engine, reader)
+    if not weights_only:
+        _load_moments(engine, groups, reader)
+
+
+def refuse_other_model(engine: Any, checkpoint: Path, state: CheckpointState) -> None:
+    ours = {n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()}
+    differing = sorted(set(_texts(ours)) ^ set(_texts(state.parameters)))
+    if differing:
+        raise CheckpointError(
+            f"{checkpoint} is of another model; it differs in {differing[0]} ({len(differing)} differences)",
+            expected="the parameters of the recipe's model",
+            mend="set model.backbone, model.layout and model.embedding_dim as they were",
+        )
+
+
+def _texts(parameters: dict[str, list[int]]) -> list[str]:
+    return [f"{name} {shape}" for name, shape in parameters.items()]
+
+
+def _load_frozen(engine: Any, reader: SliceReader) -> None:
+    frozen = {n: p for n, p in engine.module.named_parameters() if not p.requires_grad}
+    if not frozen:
+        return
+    import deepspeed
+
+    is_cut = engine.zero_optimization_stage() == 3
+    with deepspeed.zero.GatheredParameters(list(frozen.values()), modifier_rank=0, enabled=is_cut), torch.no_grad():
+        for name, parameter in frozen.items():
+            if not is_cut or rank() == 0:
+                parameter.copy_(reader.whole_parameter(name))
+
+
+def _load_moments(engine: Any, groups: list[FlatGroup], reader: SliceReader) -> None:
+    optimizer = client_optimizer(engine)
+    if isinstance(optimizer, ZeroAdafactor):
+        if "shared.safetensors" not in reader.state.files:
+            raise CheckpointError(
+                f"{reader.checkpoint} holds no Adafactor state", expected="a run with adafactor", mend="use its optimizer"
+            )
+        with safe_open(reader.checkpoint / "shared.safetensors", framework="pt") as file:
+            for name, moments in optimizer.moments.items():
+                for kind, tensor in moments.tensors().items():
+                    tensor.copy_(file.get_tensor(f"{kind}/{name}"))
+        optimizer.step_count = reader.state.optimizer_steps
+        return
+    for group in groups:
+        state = optimizer.state[group.parameter]
+        state["step"] = torch.tensor(float(reader.state.optimizer_steps))
+        for kind in ("exp_avg", "exp_avg_sq"):
+            state[kind] = torch.zeros_like(group.parameter)
+            for held in group.slices:
+                held.of(state[kind].view(-1)).copy_(reader.read(f"{kind}/{held.name}", held.start, held.length))
+
+
+def recipe_of(state: CheckpointState) -> Recipe:
+    return recipe_from_tree(state.recipe, where="the checkpoint's recipe")

@@ -1,0 +1,81 @@
+"""A checkpoint into a folder that sentence-transformers loads. Needs no GPU, no DeepSpeed and no ranks."""
+
+from pathlib import Path
+
+import torch
+
+from largede.errors import CheckpointError
+from largede.models.build import build_dual_encoder, load_tokenizer
+from largede.models.folder import FolderSettings, write_model_folder
+from largede.training.checkpoint import CheckpointState, SliceReader, damaged_files, read_state, recipe_of
+
+TOKENIZER_FOLDER = "tokenizer"
+
+
+def export_checkpoint(checkpoint: Path, out: Path) -> None:
+    """Write the model of `checkpoint` (a step-… folder, or a run folder: its newest one) to the new folder `out`.
+
+    Raises:
+        CheckpointError: no checkpoint there, or a damaged one.
+        ModelError: `out` exists.
+    """
+    checkpoint = newest_checkpoint(checkpoint)
+    state = read_state(checkpoint)
+    damaged = damaged_files(checkpoint, state)
+    if damaged:
+        raise CheckpointError(
+            f"{checkpoint} is damaged: {', '.join(damaged)}",
+            expected="the files that were written",
+            mend="export the checkpoint before it",
+        )
+    recipe = recipe_of(state)
+    model = build_dual_encoder(recipe.model)
+    reader = SliceReader(checkpoint, state)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(reader.whole_parameter(name))
+    kept = checkpoint.parent.parent / TOKENIZER_FOLDER
+    tokenizer = load_tokenizer(kept if kept.is_dir() else recipe.model.tokenizer or recipe.model.backbone)
+    settings = FolderSettings(
+        similarity=recipe.model.similarity,
+        max_tokens=max(recipe.data.max_query_tokens, recipe.data.max_passage_tokens),
+        query_prefix=recipe.data.query_prefix,
+        passage_prefix=recipe.data.passage_prefix,
+        card=model_card(state),
+    )
+    write_model_folder(model, tokenizer, settings, out)
+
+
+def newest_checkpoint(path: Path) -> Path:
+    """`path` itself, or the newest step-… folder of the run folder `path`."""
+    if (path / "checkpoints").is_dir():
+        found = sorted((path / "checkpoints").glob("step-????????"))
+        if found:
+            return found[-1]
+    return path
+
+
+def model_card(state: CheckpointState) -> str:
+    recipe = recipe_of(state)
+    versions = ", ".join(f"{name} {version}" for name, version in state.versions.items())
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+---
+
+# A T5 dual encoder trained with largede
+
+Backbone {recipe.model.backbone}, layout {recipe.model.layout}, {recipe.model.embedding_dim} dimensions,
+{recipe.model.similarity} similarity; {state.step} steps of {recipe.batch.queries} queries at temperature
+{recipe.loss.temperature}. Queries were cut at {recipe.data.max_query_tokens} tokens, passages at
+{recipe.data.max_passage_tokens}.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("this folder")
+similarity = model.similarity(model.encode_query(["a question"]), model.encode_document(["a passage"]))
+```
+
+Data fingerprint {state.data_fingerprint}. Written by {versions}.
+"""

@@ -1,0 +1,132 @@
+"""What a person sees of a run: a progress line, TensorBoard, and the same figures as JSON lines for the report."""
+
+import json
+import resource
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from largede.streams.tokenise import RankBatch
+from largede.training.collectives import rank, sum_over_ranks, world_size
+from largede.training.gradcache import StepReport
+
+
+class Monitor:
+    """Collects figures between two log lines; rank 0 prints and writes them.
+
+    Names in TensorBoard are grouped and carry their unit: `data/padding_percent` holds percent.
+    """
+
+    def __init__(
+        self, folder: Path, total_steps: int, log_every: int, say: Callable[[str], None] = print, start: int = 0
+    ) -> None:
+        self.folder = folder
+        self.total_steps = total_steps
+        self.log_every = log_every
+        self.say = say
+        self.writer: Any = None
+        if rank() == 0:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self._start_interval()
+
+    def _start_interval(self) -> None:
+        self.since_s = time.perf_counter()
+        self.steps = 0
+        self.pairs = 0
+        self.tokens = 0
+        self.cut_texts = 0
+        self.data_wait_s = 0.0
+
+    def count(self, batch: RankBatch, data_wait_s: float) -> None:
+        """Note one step's work of this rank."""
+        self.steps += 1
+        self.pairs += len(batch)
+        self.tokens += batch.real_tokens
+        self.cut_texts += batch.cut_texts
+        self.data_wait_s += data_wait_s
+
+    def is_due(self, step: int) -> bool:
+        return step % self.log_every == 0 or step == self.total_steps
+
+    def log(self, step: int, report: StepReport, gradient_norm: float, learning_rate: float, epoch: float) -> None:
+        """Write the figures after `step` steps. Collective: counts are summed over ranks."""
+        elapsed_s = time.perf_counter() - self.since_s
+        local = [self.pairs, self.tokens, self.cut_texts, self.data_wait_s, report.padding_frac, memory_gib()]
+        pairs, tokens, cut, waiting_s, padding, memory = sum_over_ranks(
+            torch.tensor(local, dtype=torch.float64, device=_device())
+        ).tolist()
+        figures = {
+            "loss/contrastive": report.score.loss,
+            "quality/in_batch_accuracy_percent": 100 * report.score.accuracy,
+            "quality/in_batch_mrr": report.score.reciprocal_rank,
+            "quality/positive_similarity": report.score.positive_similarity,
+            "quality/negative_similarity": report.score.negative_similarity,
+            "optimizer/learning_rate": learning_rate,
+            "optimizer/gradient_norm": gradient_norm,
+            "speed/pairs_per_s": pairs / elapsed_s,
+            "speed/tokens_per_s": tokens / elapsed_s,
+            "speed/step_s": elapsed_s / max(1, self.steps),
+            "data/padding_percent": 100 * padding / world_size(),
+            "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
+            "data/masked_columns_per_query": report.score.masked_per_query,
+            "data/cut_texts": cut,
+            "data/epoch": epoch,
+            "memory/peak_gib_all_ranks": memory,
+        }
+        if rank() == 0:
+            self._write(step, figures)
+            self.say(progress_line(step, self.total_steps, figures))
+        self._start_interval()
+
+    def _write(self, step: int, figures: dict[str, float]) -> None:
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, step)
+        self.writer.flush()
+        with (self.folder / "figures.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "time_s": round(time.time(), 3), **figures}) + "\n")
+
+    def text(self, name: str, value: str) -> None:
+        if self.writer is not None:
+            self.writer.add_text(name, value)
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.close()
+
+
+def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str:
+    left_s = (total_steps - step) * figures["speed/step_s"]
+    return (
+        f"step {step}/{total_steps}  loss {figures['loss/contrastive']:.3f}  "
+        f"in-batch accuracy {figures['quality/in_batch_accuracy_percent']:.0f} %  "
+        f"{figures['speed/pairs_per_s']:.0f} pairs/s  waiting for data {figures['data/waiting_percent']:.1f} %  "
+        f"{duration(left_s)} left"
+    )
+
+
+def duration(seconds: float) -> str:
+    """45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
+    s = int(round(seconds))
+    if s < 60:
+        return f"{s} s"
+    if s < 3600:
+        return f"{s // 60} min {s % 60} s"
+    if s < 86400:
+        return f"{s // 3600} h {s % 3600 // 60} min"
+    return f"{s // 86400} d {s % 86400 // 3600} h"
+
+
+def memory_gib() -> float:
+    """Peak memory of this rank: of its GPU, or of its process without one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def _device() -> torch.device:
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

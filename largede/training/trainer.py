@@ -1,0 +1,229 @@
+"""The training loop: next batch, step, optimizer, log, save."""
+
+import math
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from largede.config.load import recipe_to_yaml
+from largede.config.recipe import Recipe
+from largede.errors import CheckpointError, TrainingError
+from largede.models.build import build_dual_encoder, load_tokenizer
+from largede.models.presets import PRESETS
+from largede.streams.batches import PairBatches
+from largede.streams.tokenise import PairTokeniser, RankBatch
+from largede.training.checkpoint import (
+    CheckpointState,
+    client_optimizer,
+    load_checkpoint,
+    read_state,
+    recipe_of,
+    save_checkpoint,
+    sound_checkpoints,
+)
+from largede.training.collectives import any_over_ranks, objects_of_ranks, rank, world_size
+from largede.training.engine import build_engine, join_ranks
+from largede.training.gradcache import GradCacheStep
+from largede.training.monitor import Monitor, duration
+from largede.training.run_folder import open_run_folder
+from largede.training.schedule import learning_rate
+
+EXIT_SAVED_ON_SIGNAL = 75
+"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
+
+
+def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
+    """Train to `recipe.run.steps`, continuing the run folder where it stands; gives the last checkpoint.
+
+    Started on every rank alike, by the deepspeed launcher, or alone. Collective from beginning to end.
+
+    Raises:
+        LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
+        SystemExit: status 75 after a signal, when the run has been saved.
+    """
+    join_ranks(recipe.engine)
+    run = Trainer(recipe, say if rank() == 0 else lambda line: None)
+    return run.run()
+
+
+class Trainer:
+    """One run on this rank: its model, its data, its place."""
+
+    def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
+        self.recipe = recipe
+        self.say = say
+        self.folder = Path(recipe.run.out)
+        self.checkpoints = self.folder / "checkpoints"
+        self.tokenizer_name = recipe.model.tokenizer or recipe.model.backbone
+        shape = PRESETS.get(recipe.model.backbone)
+        tokenizer = load_tokenizer(self.tokenizer_name, vocabulary=shape.vocabulary if shape else None)
+        self.batches = self.open_batches(0)
+        refuse_disagreement(recipe, self.batches.index.fingerprint)
+        self.stop = StopRequest()
+        self.engine = build_engine(build_dual_encoder(recipe.model), recipe)
+        self.optimizer = client_optimizer(self.engine)
+        self.step = GradCacheStep(self.engine, recipe)
+        self.steps_done = self.resume()
+        if self.steps_done:
+            self.batches = self.open_batches(self.steps_done)
+        open_run_folder(self.folder, recipe, tokenizer, self.steps_done, self.batches.index.fingerprint)
+        self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
+
+    def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
+        data = self.recipe.data
+        return PairBatches(
+            Path(data.shards),
+            batch_size=self.recipe.batch.queries,
+            lanes=data.lanes,
+            seed=data.seed,
+            rank=rank(),
+            world_size=world_size(),
+            start_step=start_step,
+            workers=data.workers,
+            transform=PairTokeniser(self.tokenizer_name, data),
+            damaged_limit=data.damaged_blocks,
+        )
+
+    def run(self) -> Path:
+        recipe = self.recipe
+        self.say(self.introduction())
+        started = time.perf_counter()
+        stream = iter(self.batches)
+        saved = self.checkpoints / f"step-{self.steps_done:08d}"
+        while self.steps_done < recipe.run.steps:
+            self.train_step(stream)
+            if self.is_time_to_save() or self.stop.is_requested(self.engine.device):
+                saved = self.save()
+                if self.stop.received:
+                    self.leave()
+        self.monitor.close()
+        self.say(f"done: {recipe.run.steps} steps in {duration(time.perf_counter() - started)}, checkpoint {saved}")
+        return saved
+
+    def train_step(self, stream: Iterator[RankBatch]) -> None:
+        waiting_since = time.perf_counter()
+        batch = next(stream)
+        data_wait_s = time.perf_counter() - waiting_since
+        self.seed_dropout()
+        rate = learning_rate(self.recipe.optimizer, self.steps_done, self.recipe.run.steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+        report = self.step(batch)
+        self.engine.step()
+        self.steps_done += 1
+
+        gradient_norm = self.gradient_norm()
+        self.monitor.count(batch, data_wait_s)
+        if self.monitor.is_due(self.steps_done):
+            epoch = self.batches.epoch_of(self.steps_done)
+            self.monitor.log(self.steps_done, report, gradient_norm, rate, epoch)
+
+    def seed_dropout(self) -> None:
+        """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""
+        if self.step.has_dropout:
+            torch.manual_seed((self.recipe.run.seed * 1_000_003 + self.steps_done) * 65_537 + rank())
+
+    def gradient_norm(self) -> float:
+        """The global norm before clipping, the same on all ranks; not a finite number ends the run on all of them."""
+        norm = float(self.engine.get_global_grad_norm() or 0.0)
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"the gradient norm of step {self.steps_done} is {norm}",
+                expected="a finite gradient",
+                mend="continue from the last checkpoint with a lower learning rate, or bf16 instead of fp16",
+            )
+        return norm
+
+    def is_time_to_save(self) -> bool:
+        return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
+
+    def save(self) -> Path:
+        return save_checkpoint(
+            self.engine,
+            self.recipe,
+            self.steps_done,
+            self.checkpoints,
+            data_fingerprint=self.batches.index.fingerprint,
+        )
+
+    def leave(self) -> None:
+        self.monitor.close()
+        self.say(f"stopped by a signal after step {self.steps_done}; saved; start the same command to continue")
+        raise SystemExit(EXIT_SAVED_ON_SIGNAL)
+
+    def resume(self) -> int:
+        """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
+        for path, state in sound_checkpoints(self.checkpoints):
+            refuse_other_run(self.recipe, self.batches.index.fingerprint, path, state)
+            load_checkpoint(self.engine, path, state)
+            self.say(f"continuing from {path}")
+            return state.step
+        if self.recipe.run.start_from:
+            path = Path(self.recipe.run.start_from)
+            load_checkpoint(self.engine, path, read_state(path), weights_only=True)
+            self.say(f"starting from the weights of {path}")
+        return 0
+
+    def introduction(self) -> str:
+        parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
+        return (
+            f"training {self.recipe.model.backbone} ({parameters / 1e6:.1f} M parameters, {self.recipe.model.layout}) "
+            f"on {world_size()} rank(s), ZeRO-{self.engine.zero_optimization_stage()}, "
+            f"batch {self.recipe.batch.queries} of {self.batches.samples:,} pairs, run folder {self.folder}"
+        )
+
+
+class StopRequest:
+    """SIGTERM or SIGUSR1 on any rank: all ranks save after the step and leave."""
+
+    def __init__(self) -> None:
+        self.received = False
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = True
+
+    def is_requested(self, device: torch.device) -> bool:
+        """True on all ranks when one was signalled. Collective."""
+        self.received = any_over_ranks(self.received, device)
+        return self.received
+
+
+def refuse_disagreement(recipe: Recipe, data_fingerprint: str) -> None:
+    """Stop all ranks when one was given another recipe or other data. Collective."""
+    views = objects_of_ranks((recipe_to_yaml(recipe), data_fingerprint))
+    for other, view in enumerate(views):
+        if view != views[0]:
+            what = "recipe" if view[0] != views[0][0] else "data"  # type: ignore[index]
+            raise TrainingError(
+                f"rank {other} has another {what} than rank 0",
+                expected="the same on every host",
+                mend="copy the recipe and the shards to all hosts, or use a shared folder",
+            )
+
+
+def refuse_other_run(recipe: Recipe, data_fingerprint: str, path: Path, state: CheckpointState) -> None:
+    """Refuse to continue a run under settings that would make it another run."""
+    old = recipe_of(state)
+    keep = {
+        "model": (old.model, recipe.model),
+        "data.seed": (old.data.seed, recipe.data.seed),
+        "data.lanes": (old.data.lanes, recipe.data.lanes),
+        "batch.queries": (old.batch.queries, recipe.batch.queries),
+        "loss": (old.loss, recipe.loss),
+        "optimizer.name": (old.optimizer.name, recipe.optimizer.name),
+        "the data (fingerprint)": (state.data_fingerprint, data_fingerprint),
+    }
+    for name, (before, now) in keep.items():
+        if before != now:
+            raise CheckpointError(
+                f"{name} is {now} but the run in {path.parent.parent} was begun with {before}",
+                expected="the same setting, so that the run goes on as if never interrupted",
+                mend="restore it, or give another --run.out (and --run.start_from this checkpoint)",
+            )
