@@ -1,0 +1,93 @@
+"""The verbs of largede-data; the same table as `largede.cli`, and nothing heavy imported before a verb runs."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from largede import __version__
+from largede.cli import Verb
+from largede.errors import LargedeError
+
+
+def _shard_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    parser.add_argument("--shard-pairs", type=int, default=65536, metavar="N", help="pairs in a shard (%(default)s)")
+    parser.add_argument("--block-pairs", type=int, default=256, metavar="N", help="pairs in a block (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle (%(default)s)")
+    parser.add_argument("--skip-bad", type=int, default=0, metavar="N", help="bad lines to pass over (%(default)s)")
+
+
+def _run_shard(args: argparse.Namespace) -> None:
+    from data_tools.shard import ShardSettings, shard
+
+    settings = ShardSettings(args.shard_pairs, args.block_pairs, args.seed, args.skip_bad)
+    print(shard(args.inputs, args.out, settings))
+
+
+def _verify_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
+    parser.add_argument("--threads", type=int, metavar="N", help="shards checked at a time (one for each processor)")
+
+
+def _run_verify(args: argparse.Namespace) -> None:
+    from data_tools.verify import demand_sound, verify
+
+    index, problems = verify(args.folder, args.threads)
+    demand_sound(args.folder, problems)
+    blocks = sum(len(shard.blocks) for shard in index.shards)
+    print(f"{args.folder} is sound: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards)} shards")
+
+
+VERBS: tuple[Verb, ...] = (
+    Verb(
+        "shard",
+        "Shuffle pairs and write them as shards of blocks with an index.",
+        "largede-data shard pairs.jsonl.gz --out shards --seed 1",
+        _shard_flags,
+        _run_shard,
+    ),
+    Verb(
+        "verify",
+        "Check every checksum, count and block of a folder of shards.",
+        "largede-data verify shards",
+        _verify_flags,
+        _run_verify,
+    ),
+)
+
+
+def build_parser(verbs: tuple[Verb, ...]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="largede-data", description="Raw text into pairs, pairs into shards.")
+    parser.add_argument("--version", action="version", version=f"largede {__version__}")
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in verbs:
+        sub = subparsers.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=verb.summary,
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        verb.add_flags(sub)
+        sub.set_defaults(run=verb.run)
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one verb. Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted."""
+    args = build_parser(VERBS).parse_args(argv)
+    try:
+        args.run(args)
+    except LargedeError as error:
+        print(f"largede-data {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"largede-data {args.verb}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""A training pair: one query, the passage that answers it, and optional hard negatives."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from largede.errors import DataError
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One training example. Texts are stripped and never empty, except titles, ids and `group`, which may be "".
+
+    `negative_titles` and `negative_ids` are empty when no negative has one; otherwise they run parallel to `negatives`.
+    `group` names where a pair comes from (article, thread); pairs of one group are likely false negatives of each other.
+    """
+
+    query: str
+    positive: str
+    title: str = ""
+    negatives: tuple[str, ...] = ()
+    negative_titles: tuple[str, ...] = ()
+    query_id: str = ""
+    positive_id: str = ""
+    negative_ids: tuple[str, ...] = ()
+    group: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, empty fields left out; `from_dict` is its inverse."""
+        record: dict[str, Any] = {name: getattr(self, name) for name in _TEXTS if getattr(self, name)}
+        if self.negatives:
+            record["negatives"] = self._negatives_as_json()
+        return record
+
+    def _negatives_as_json(self) -> list[Any]:
+        if not (self.negative_titles or self.negative_ids):
+            return list(self.negatives)
+        blank = ("",) * len(self.negatives)
+        columns = zip(self.negative_ids or blank, self.negative_titles or blank, self.negatives, strict=True)
+        return [
+            {name: value for name, value in zip(("id", "title", "text"), row, strict=True) if value} for row in columns
+        ]
+
+    @classmethod
+    def from_dict(cls, record: Any, where: str) -> "Pair":
+        """Check a decoded JSON value and build the pair; unknown keys are ignored, `null` means absent.
+
+        Negatives are strings or objects with `text` and optional `title` and `id`. Ids may be whole numbers.
+        `where` ("file line 3") opens the message of the DataError raised for anything else.
+        """
+        if not isinstance(record, dict):
+            raise _unusable(
+                where, f"holds {_kind(record)}", 'a JSON object such as {"query": "...", "positive": "..."}'
+            )
+        texts = {name: _text(record, name, where) for name in _TEXTS}
+        for name in ("query", "positive"):
+            if not texts[name]:
+                raise _unusable(where, f"has no {name}, or an empty one", f'text under "{name}"')
+        negatives, negative_titles, negative_ids = _negatives(record.get("negatives"), where)
+        return cls(**texts, negatives=negatives, negative_titles=negative_titles, negative_ids=negative_ids)
+
+
+_TEXTS = ("query", "positive", "title", "query_id", "positive_id", "group")
+_IDS = ("query_id", "positive_id", "id", "group")
+
+
+def _negatives(value: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """(texts, titles, ids); titles and ids are empty when there is none at all."""
+    if not value and (value is None or isinstance(value, list)):
+        return (), (), ()
+    if not isinstance(value, list):
+        raise _unusable(where, f'has {_kind(value)} under "negatives"', "a list of texts or of objects")
+    rows = [_negative(item, f"{where}, negative {number}") for number, item in enumerate(value, start=1)]
+    ids, titles, texts = zip(*rows, strict=True)
+    return texts, titles if any(titles) else (), ids if any(ids) else ()
+
+
+def _negative(item: Any, where: str) -> tuple[str, str, str]:
+    """(id, title, text) of one negative."""
+    record = {"text": item} if isinstance(item, str) else item
+    if not isinstance(record, dict):
+        raise _unusable(where, f"is {_kind(item)}", 'a text or an object with "text" and optional "title" and "id"')
+    text = _text(record, "text", where)
+    if not text:
+        raise _unusable(where, "has no text, or an empty one", "text")
+    return _text(record, "id", where), _text(record, "title", where), text
+
+
+def _text(record: Mapping[str, Any], name: str, where: str) -> str:
+    value = record.get(name)
+    if value is None:
+        return ""
+    if name in _IDS and isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, str):
+        raise _unusable(where, f'has {_kind(value)} under "{name}"', f'text under "{name}"')
+    if not value.isascii():
+        _refuse_surrogates(value, name, where)
+    return value.strip()
+
+
+def _refuse_surrogates(value: str, name: str, where: str) -> None:
+    # JSON may spell half of a UTF-16 pair ("\ud83d"); neither UTF-8 nor a tokenizer can hold it.
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _unusable(where, f'has half a Unicode character under "{name}"', "whole Unicode characters") from None
+
+
+def _kind(value: Any) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", int: "a number", float: "a number"}
+    return "null" if value is None else kinds.get(type(value), type(value).__name__)
+
+
+def _unusable(where: str, what: str, expected: str) -> DataError:
+    return DataError(f"{where} {what}", expected=expected, mend="correct or remove that pair")

@@ -1,0 +1,126 @@
+"""Blocks of pairs from shards: one seek, one read, one decompression; damage is counted and stepped over.
+
+A damaged block must not change the shape of a batch or the place of any other pair. Its rows are therefore taken from
+the next sound block (the following one in the shard, then the following shards, round to the start), row number modulo
+that block's length. The substitute depends on the files alone, so every rank and every restart makes the same choice.
+"""
+
+import json
+import os
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from largede.errors import DataError
+from largede.streams.index import MAX_BLOCK_BYTES, ShardIndex
+from largede.streams.pair import Pair
+
+# (shard, block in shard)
+BlockId = tuple[int, int]
+
+
+class DamagedBlock(Exception):
+    """The bytes of a block are not what was written; the message says how that shows."""
+
+
+def read_block(path: Path, offset: int, size: int, samples: int) -> list[bytes]:
+    """The JSON lines of one block, `samples` of them. Raises DamagedBlock, or DataError when the file is gone."""
+    try:
+        with path.open("rb") as file:
+            data = os.pread(file.fileno(), size, offset)
+    except FileNotFoundError:
+        raise DataError(
+            f"{path} is missing", expected="the shards named by the index", mend="copy the folder again"
+        ) from None
+    except OSError as error:
+        raise DamagedBlock(f"cannot be read ({error.strerror})") from None
+    if len(data) != size:
+        raise DamagedBlock(f"has {len(data)} bytes of {size}")
+    lines = _decompressed(data).splitlines()
+    if len(lines) != samples:
+        raise DamagedBlock(f"holds {len(lines)} pairs, not {samples}")
+    return lines
+
+
+def _decompressed(data: bytes) -> bytes:
+    import zstandard
+
+    try:
+        # The frame says how much it holds; asked first, so that a hostile block cannot fill the memory.
+        if not 0 <= zstandard.frame_content_size(data) <= MAX_BLOCK_BYTES:
+            raise DamagedBlock(f"does not say its size, or holds over {MAX_BLOCK_BYTES} bytes")
+        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise DamagedBlock(f"does not decompress ({error})") from None
+
+
+class BlockReader:
+    """Pairs by place. Keeps the lines of the last `cache_blocks` blocks; a line is parsed when its pair is wanted."""
+
+    def __init__(self, index: ShardIndex, *, damaged_limit: int = 0, cache_blocks: int = 16) -> None:
+        self.index = index
+        self.damaged: dict[BlockId, str] = {}
+        self._damaged_limit = damaged_limit
+        self._cache_blocks = max(1, cache_blocks)
+        self._cache: OrderedDict[BlockId, list[bytes]] = OrderedDict()
+
+    def pairs(self, rows: NDArray[np.int64]) -> list[Pair]:
+        """The pairs at `rows`, int64 [n, 3] of (shard, block in shard, row in block), in that order."""
+        return [self._pair(shard, block, row) for shard, block, row in rows.tolist()]
+
+    def _pair(self, shard: int, block: int, row: int) -> Pair:
+        place, lines = self._sound_lines((shard, block))
+        row %= len(lines)
+        where = f"{self.index.shards[place[0]].name} block {place[1]} row {row}"
+        return Pair.from_dict(json.loads(lines[row]), where)
+
+    def _sound_lines(self, place: BlockId) -> tuple[BlockId, list[bytes]]:
+        while True:
+            lines = self._lines(place)
+            if lines is not None:
+                return place, lines
+            place = self._following(place)
+
+    def _lines(self, place: BlockId) -> list[bytes] | None:
+        """The lines of a block, or None when it is damaged."""
+        if place in self._cache:
+            self._cache.move_to_end(place)
+            return self._cache[place]
+        if place in self.damaged:
+            return None
+        shard = self.index.shards[place[0]]
+        offset, size, samples = shard.blocks[place[1]].tolist()
+        try:
+            lines = read_block(self.index.folder / shard.name, offset, size, samples)
+        except DamagedBlock as damage:
+            self._note_damage(place, str(damage))
+            return None
+        self._cache[place] = lines
+        if len(self._cache) > self._cache_blocks:
+            self._cache.popitem(last=False)
+        return lines
+
+    def _note_damage(self, place: BlockId, reason: str) -> None:
+        self.damaged[place] = reason
+        all_blocks = sum(len(shard.blocks) for shard in self.index.shards)
+        demand_within_limit(self.index, self.damaged, min(self._damaged_limit, all_blocks - 1))
+
+    def _following(self, place: BlockId) -> BlockId:
+        shard, block = place
+        if block + 1 < len(self.index.shards[shard].blocks):
+            return shard, block + 1
+        return (shard + 1) % len(self.index.shards), 0
+
+
+def demand_within_limit(index: ShardIndex, damaged: dict[BlockId, str], limit: int) -> None:
+    """Raise DataError naming the damaged blocks when there are more than `limit`."""
+    if len(damaged) <= limit:
+        return
+    named = [f"{index.shards[shard].name} block {block} {why}" for (shard, block), why in sorted(damaged.items())[:5]]
+    raise DataError(
+        f"{index.folder} has damaged blocks: " + "; ".join(named),
+        expected=f"at most {limit} damaged blocks",
+        mend=f"run `largede-data verify {index.folder}`, restore those shards, or allow more (data.damaged_blocks)",
+    )
