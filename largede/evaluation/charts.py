@@ -1,0 +1,158 @@
+"""The report's pictures, each from plain numbers to one inline SVG."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from largede.evaluation import svg
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a picture of intervals; `key` chooses its colour."""
+
+    key: str
+    label: str
+    mean: float
+    low: float
+    high: float
+
+
+def intervals(rows: Sequence[Row], title: str) -> str:
+    """A dot and a 95 % whisker for each system, on a common scale."""
+    left, right, top, step = 92, 508, 10, 34
+    height = top + step * len(rows) + 26
+    low, high = min(row.low for row in rows), max(row.high for row in rows)
+    margin = max((high - low) * 0.12, 1e-3)
+    low, high = max(0.0, low - margin), min(1.0, high + margin)
+    x = svg.linear(low, high, left, right)
+    floor = top + step * len(rows)
+    parts = [_vertical(x(tick), top, floor, svg.short(tick)) for tick in svg.ticks(low, high)]
+    for place, row in enumerate(rows):
+        y = top + step * (place + 0.5)
+        parts.append(svg.text(left - 12, y + 5, row.label, "name", "end"))
+        parts.append(svg.line(x(row.low), y, x(row.high), y, f"whisker {row.key}"))
+        parts.append(svg.tag("circle", cx=x(row.mean), cy=y, r=6.5, class_=f"dot {row.key}"))
+    return svg.picture(528, height, "".join(parts), title)
+
+
+def difference_bars(differences: Sequence[float], title: str) -> str:
+    """One bar for each query, from dense's greatest win to BM25's; beyond 300 queries a bar is the mean of several."""
+    width, left, top, bottom, right = 528, 42, 10, 220, 520
+    bars = _thinned(sorted(differences, reverse=True), 300)
+    y = svg.linear(-1, 1, bottom, top)
+    thickness = (right - left) / len(bars)
+    parts = [_horizontal(y(tick), left, right, f"{tick:+g}" if tick else "0") for tick in (-1, -0.5, 0, 0.5, 1)]
+    for place, value in enumerate(bars):
+        upper, lower = y(max(value, 0)), y(min(value, 0))
+        parts.append(
+            svg.tag(
+                "rect",
+                x=left + place * thickness,
+                y=upper,
+                width=max(thickness * 0.86, 0.6),
+                height=lower - upper,
+                class_="bar " + ("dense" if value > 0 else "bm25"),
+            )
+        )
+    parts.append(svg.line(left, y(0), right, y(0), "zero"))
+    parts.append(svg.text(left + 8, bottom - 6, "dense better", "name dense-text"))
+    parts.append(svg.text(right, top + 14, "BM25 better", "name bm25-text", "end"))
+    return svg.picture(width, bottom + 12, "".join(parts), title)
+
+
+def agreement(dense: Sequence[float], bm25: Sequence[float], title: str) -> str:
+    """Queries by both systems' values in a grid of tenths; the area of a disc is the number of queries."""
+    size, left, top = 300, 52, 10
+    bottom, right = top + size, left + size
+    counts = Counter((round(d * 10), round(b * 10)) for d, b in zip(dense, bm25, strict=True))
+    x, y = svg.linear(-0.6, 10.6, left, right), svg.linear(-0.6, 10.6, bottom, top)
+    largest = max(counts.values())
+    parts = [_vertical(x(tick), top, bottom, f"{tick / 10:g}") for tick in (0, 5, 10)]
+    parts += [_horizontal(y(tick), left, right, f"{tick / 10:g}") for tick in (0, 5, 10)]
+    parts.append(svg.line(x(-0.6), y(-0.6), x(10.6), y(10.6), "diagonal"))
+    for (d, b), count in sorted(counts.items()):
+        kind = "dense" if d > b else "bm25" if b > d else "equal"
+        hint = svg.tag("title", f"{count:,} queries: dense about {d / 10:g}, BM25 about {b / 10:g}")
+        radius = max(1.6, 13 * (count / largest) ** 0.5)
+        parts.append(svg.tag("circle", hint, cx=x(b), cy=y(d), r=radius, class_=f"disc {kind}"))
+    parts.append(svg.text((left + right) / 2, bottom + 36, "BM25", "name bm25-text", "middle"))
+    turned = f"rotate(-90 14 {(top + bottom) / 2})"
+    parts.append(
+        svg.tag(
+            "text",
+            "dense",
+            x=14,
+            y=(top + bottom) / 2,
+            class_="name dense-text",
+            text_anchor="middle",
+            transform=turned,
+        )
+    )
+    return svg.picture(right + 10, bottom + 44, "".join(parts), title)
+
+
+def weight_curve(curve: Sequence[tuple[float, float]], chosen: float, title: str) -> str:
+    """nDCG@10 on the development split by the dense share, with the chosen share marked."""
+    left, right, top, bottom = 52, 342, 12, 262
+    low, high = _padded([figure for _, figure in curve])
+    x, y = svg.linear(0, 1, left, right), svg.linear(low, high, bottom, top)
+    parts = [_horizontal(y(tick), left, right, svg.short(tick)) for tick in svg.ticks(low, high, 4)]
+    parts += [_vertical(x(tick), bottom, bottom, f"{tick:g}") for tick in (0, 0.25, 0.5, 0.75, 1)]
+    parts.append(svg.path([(x(weight), y(figure)) for weight, figure in curve], "trace fused"))
+    figure = dict(curve)[chosen]
+    parts.append(svg.line(x(chosen), y(figure), x(chosen), bottom, "diagonal"))
+    parts.append(svg.tag("circle", cx=x(chosen), cy=y(figure), r=6.5, class_="dot fused"))
+    parts.append(svg.text(left, bottom + 38, "BM25 alone", "name bm25-text"))
+    parts.append(svg.text(right, bottom + 38, "dense alone", "name dense-text", "end"))
+    return svg.picture(right + 18, bottom + 46, "".join(parts), title)
+
+
+def training_curve(points: Sequence[tuple[float, float]], title: str) -> str:
+    """Every value faint, a running mean over a twentieth of them strong."""
+    left, right, top, bottom = 46, 352, 10, 160
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    (low, high), x = _padded(values), svg.linear(steps[0], steps[-1], left, right)
+    y = svg.linear(low, high, bottom, top)
+    drawn = _every(points, 600)
+    smooth = _every(list(zip(steps, _running_mean(values, max(1, len(values) // 20)), strict=True)), 600)
+    parts = [_horizontal(y(tick), left, right, svg.short(tick)) for tick in svg.ticks(low, high, 4)]
+    parts += [_vertical(x(tick), bottom, bottom, svg.short(tick)) for tick in svg.ticks(steps[0], steps[-1], 4)]
+    parts.append(svg.path([(x(step), y(value)) for step, value in drawn], "trace faint"))
+    parts.append(svg.path([(x(step), y(value)) for step, value in smooth], "trace strong"))
+    return svg.picture(right + 12, bottom + 24, "".join(parts), title)
+
+
+def _vertical(x: float, top: float, bottom: float, label: str) -> str:
+    return svg.line(x, top, x, bottom, "grid") + svg.text(x, bottom + 17, label, "tick", "middle")
+
+
+def _horizontal(y: float, left: float, right: float, label: str) -> str:
+    return svg.line(left, y, right, y, "grid") + svg.text(left - 7, y + 4, label, "tick", "end")
+
+
+def _padded(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    margin = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
+    return low - margin, high + margin
+
+
+def _thinned(values: Sequence[float], most: int) -> list[float]:
+    """At most `most` values, each the mean of a run of neighbours."""
+    count = min(most, len(values))
+    edges = [len(values) * k // count for k in range(count + 1)]
+    return [sum(values[a:b]) / (b - a) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+def _every(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
+    step = max(1, len(points) // most)
+    return [*points[::step], points[-1]]
+
+
+def _running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean of the last `width` values, of fewer at the beginning."""
+    total, means = 0.0, []
+    for place, value in enumerate(values):
+        total += value - (values[place - width] if place >= width else 0.0)
+        means.append(total / min(place + 1, width))
+    return means

@@ -1,0 +1,81 @@
+"""The report's style sheet: light and dark, wide and narrow, and nothing fetched from anywhere."""
+
+# ruff: noqa: E501
+
+STYLE = """
+:root{--ground:#f7f7f4;--card:#fff;--ink:#1b1d22;--soft:#646a75;--rule:#e2e2dc;--grid:#ecece6;
+--dense:#2763d8;--bm25:#c9730a;--fused:#0c8f74;--other:#8a6fb3;--equal:#8b919b;--mark:#e3f4ee;--shadow:0 1px 2px #0000000d,0 6px 20px #0000000a}
+@media(prefers-color-scheme:dark){:root{--ground:#121417;--card:#1b1e23;--ink:#eceef1;--soft:#9ba3af;--rule:#2e333b;
+--grid:#282c33;--dense:#76a5ff;--bm25:#f2a94b;--fused:#45cfae;--other:#bda4e6;--equal:#8d95a1;--mark:#17352f;--shadow:none}}
+*{box-sizing:border-box}
+html{color-scheme:light dark;-webkit-text-size-adjust:100%}
+body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
+main{max-width:1120px;margin:0 auto;padding:48px 24px 72px}
+h1{font-size:clamp(1.7rem,4.5vw,2.5rem);line-height:1.15;letter-spacing:-.02em;margin:0 0 10px}
+h2{font-size:1.45rem;letter-spacing:-.01em;margin:64px 0 4px}
+h3{font-size:1rem;margin:0 0 2px}
+p{margin:0 0 14px}
+.eyebrow{font-size:.78rem;font-weight:650;letter-spacing:.09em;text-transform:uppercase;color:var(--soft);margin:0 0 10px}
+.lead{font-size:1.13rem;max-width:46em;margin-bottom:28px}
+.soft,figcaption{color:var(--soft);font-size:.9rem}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:16px}
+.card,figure{background:var(--card);border:1px solid var(--rule);border-radius:14px;box-shadow:var(--shadow)}
+.card{padding:18px 20px;border-top:4px solid var(--tone,var(--rule))}
+.card .big{font-size:2.35rem;font-weight:680;letter-spacing:-.03em;line-height:1.15;font-variant-numeric:tabular-nums}
+.card .name{font-weight:650;color:var(--tone,inherit)}
+.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:16px;margin-top:16px}
+.small .pictures{grid-template-columns:repeat(auto-fill,minmax(min(100%,250px),1fr))}
+figure{margin:0;padding:16px 18px 14px;min-width:0;display:flex;flex-direction:column;justify-content:space-between;gap:8px}
+figure.wide{grid-column:span 2}
+svg{width:100%;height:auto;display:block;overflow:visible}
+.scroll{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:14px;box-shadow:var(--shadow);margin-top:16px}
+table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
+th,td{padding:11px 18px;text-align:right;border-bottom:1px solid var(--rule);white-space:nowrap}
+tr:last-child>*{border-bottom:0}
+th:first-child{text-align:left}
+thead th{font-size:.82rem;color:var(--soft);font-weight:600}
+td b{font-weight:650}
+td .range{display:block;color:var(--soft);font-size:.78rem;line-height:1.35}
+tr.first-difference>*{border-top:2px solid var(--rule)}
+.swatch{display:inline-block;width:.7em;height:.7em;border-radius:50%;background:var(--tone,var(--equal));margin-right:.55em}
+.dense{--tone:var(--dense)}.bm25{--tone:var(--bm25)}.fused{--tone:var(--fused)}.other{--tone:var(--other)}.equal{--tone:var(--equal)}
+.verdict{font-size:.76rem;font-weight:600;border-radius:99px;padding:1px 9px;display:inline-block;margin-top:3px;border:1px solid var(--rule);color:var(--soft)}
+.verdict.above{color:var(--fused);border-color:var(--fused)}.verdict.below{color:var(--bm25);border-color:var(--bm25)}
+text{font-family:inherit;fill:var(--ink);font-size:13px}
+text.tick{fill:var(--soft);font-size:12px}
+text.name{font-size:13.5px;font-weight:600}
+.dense-text{fill:var(--dense)}.bm25-text{fill:var(--bm25)}
+.grid{stroke:var(--grid);stroke-width:1}
+.zero{stroke:var(--soft);stroke-width:1}
+.diagonal{stroke:var(--soft);stroke-width:1;stroke-dasharray:4 4}
+.whisker{stroke:var(--tone);stroke-width:4;stroke-linecap:round;opacity:.38}
+.dot{fill:var(--tone);stroke:var(--card);stroke-width:2}
+.bar{fill:var(--tone)}
+.disc{fill:var(--tone);fill-opacity:.78}
+.trace{fill:none;stroke:var(--tone,var(--dense));stroke-width:2.4;stroke-linejoin:round}
+.trace.faint{opacity:.28;stroke-width:1}
+.score{display:flex;border-radius:99px;overflow:hidden;height:12px;gap:2px;margin:6px 0 10px}
+.score span{background:var(--tone);min-width:2px}
+.legend{display:flex;flex-wrap:wrap;gap:4px 22px;font-size:.92rem}
+details{background:var(--card);border:1px solid var(--rule);border-radius:14px;box-shadow:var(--shadow);margin-top:12px}
+summary{cursor:pointer;padding:14px 20px;font-weight:600;display:flex;gap:6px 16px;justify-content:space-between;align-items:baseline;flex-wrap:wrap;list-style:none}
+summary::-webkit-details-marker{display:none}
+summary .query{flex:1 1 18em;overflow-wrap:anywhere}
+summary .query::before{content:"▸";color:var(--soft);margin-right:.6em;display:inline-block;transition:transform .15s}
+details[open] .query::before{transform:rotate(90deg)}
+summary .tag{font-size:.8rem;color:var(--tone);font-variant-numeric:tabular-nums}
+.lists{display:grid;grid-template-columns:1fr 1fr;gap:0 28px;padding:2px 20px 18px}
+.lists ol{margin:6px 0 0;padding:0;list-style:none;counter-reset:place}
+.lists li{counter-increment:place;position:relative;padding:8px 12px 8px 36px;border-radius:9px;font-size:.88rem;line-height:1.42;overflow-wrap:anywhere}
+.lists li::before{content:counter(place);position:absolute;left:14px;color:var(--soft);font-variant-numeric:tabular-nums}
+.lists li.relevant{background:var(--mark)}
+.lists li.relevant::before{content:"✓";color:var(--fused);font-weight:700}
+.lists li b{display:block}
+.lists h3{color:var(--tone);font-size:.9rem;margin-top:6px}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;background:var(--card);border:1px solid var(--rule);border-radius:14px;padding:20px;margin:16px 0 0;font-size:.92rem}
+dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;min-width:0}
+code{font:0.9em/1.5 ui-monospace,"SF Mono","DejaVu Sans Mono",monospace}
+@media(max-width:720px){main{padding:28px 16px 48px}figure.wide{grid-column:auto}.lists{grid-template-columns:1fr}
+th,td{padding:10px 12px}dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}h2{margin-top:48px}}
+@media print{body{background:#fff}details{break-inside:avoid}}
+"""

@@ -1,0 +1,247 @@
+"""BEIR-format folders, checked once at the edge: `corpus.jsonl`, `queries.jsonl`, `qrels/{split}.tsv`.
+
+The corpus is never in memory as a whole: opening it takes one pass that keeps the ids and where each line starts,
+and every later read seeks to the lines it needs.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from largede.errors import DataError
+from largede.text import passage_text
+
+Qrels = dict[str, dict[str, int]]
+"""Query id to document id to grade; a grade above zero means relevant."""
+
+
+@dataclass(frozen=True)
+class Document:
+    id: str
+    title: str
+    text: str
+
+    @property
+    def contents(self) -> str:
+        return passage_text(self.title, self.text)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A checked corpus. `starts[i]` is the byte where the line of `ids[i]` begins; the last is the end of the file."""
+
+    path: Path
+    ids: tuple[str, ...]
+    starts: Sequence[int]
+    fingerprint: str
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def documents(self, first: int = 0, last: int | None = None) -> Iterator[Document]:
+        """Documents of rows first to last (exclusive), read as they are asked for."""
+        stop = len(self) if last is None else min(last, len(self))
+        with self.path.open("rb") as stream:
+            for row in range(first, stop):
+                stream.seek(self.starts[row])
+                yield self._document(row, stream.read(self.starts[row + 1] - self.starts[row]))
+
+    def lookup(self, wanted: Collection[str]) -> dict[str, Document]:
+        """The named documents that exist, by id."""
+        rows = (row for row, id_ in enumerate(self.ids) if id_ in wanted)
+        return {self.ids[row]: next(self.documents(row, row + 1)) for row in rows}
+
+    def _document(self, row: int, line: bytes) -> Document:
+        try:
+            fields = json.loads(line)
+            document = Document(fields["_id"], fields.get("title") or "", fields.get("text") or "")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            document = None
+        if document is None or document.id != self.ids[row]:
+            raise DataError(
+                f"{self.path} changed while it was being read (document {self.ids[row]!r})",
+                expected="a corpus that stays as it was when the command started",
+                mend="run the command again",
+            )
+        return document
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One split of one collection: its corpus, the queries that the split judges, and their judgements."""
+
+    name: str
+    split: str
+    corpus: Corpus
+    queries: dict[str, str]
+    qrels: Qrels
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything that figures depend on: corpus, query texts and judgements."""
+        rest = json.dumps([self.queries, self.qrels], sort_keys=True).encode()
+        return hashlib.sha256(self.corpus.fingerprint.encode() + rest).hexdigest()
+
+
+def open_corpus(path: Path) -> Corpus:
+    """Check a `corpus.jsonl`, or the one inside a folder.
+
+    Raises DataError naming file and line: missing, bad JSON, no or unusable `_id`, duplicate id, `text` or `title`
+    that is not text, no document at all.
+    """
+    path = path / "corpus.jsonl" if path.is_dir() else path
+    ids: list[str] = []
+    starts = array("q")
+    digest = hashlib.sha256()
+
+    def keep(start: int, line: bytes, number: int, fields: dict[str, Any]) -> None:
+        ids.append(_id_of(path, number, fields))
+        starts.append(start)
+        digest.update(line)
+        for key in ("title", "text"):
+            if not isinstance(fields.get(key) or "", str):
+                raise _bad_line(path, number, f"{key} is a {type(fields[key]).__name__}", f"{key} to be a string")
+
+    end = _read_jsonl(path, keep)
+    starts.append(end)
+    _check_unique(path, ids)
+    return Corpus(path, tuple(ids), starts, digest.hexdigest())
+
+
+def open_queries(path: Path) -> dict[str, str]:
+    """Query id to text, in file order. Raises DataError as `open_corpus` does, and for a query without text."""
+    ids: list[str] = []
+    texts: list[str] = []
+
+    def keep(start: int, line: bytes, number: int, fields: dict[str, Any]) -> None:
+        text = fields.get("text")
+        if not isinstance(text, str) or not text.strip():
+            raise _bad_line(path, number, "a query without text", "`text` to be a string that is not empty")
+        ids.append(_id_of(path, number, fields))
+        texts.append(text)
+
+    _read_jsonl(path, keep)
+    _check_unique(path, ids)
+    return dict(zip(ids, texts, strict=True))
+
+
+def open_qrels(path: Path, queries: Collection[str], documents: Collection[str]) -> Qrels:
+    """Judgements of one split; the header line is optional.
+
+    Raises DataError naming file and line: missing, not three columns, a grade that is no integer, an unknown query or
+    document, a pair judged twice, no judgement at all.
+    """
+    qrels: Qrels = {}
+    for number, line in enumerate(_text_lines(path), start=1):
+        fields = line.split("\t")
+        if not line.strip() or (number == 1 and fields[0] in ("query-id", "query_id", "qid")):
+            continue
+        query, document, grade = _judgement(path, number, fields)
+        if query not in queries:
+            raise _bad_line(path, number, f"unknown query {query!r}", "a query id of queries.jsonl")
+        if document not in documents:
+            raise _bad_line(path, number, f"unknown document {document!r}", "a document id of corpus.jsonl")
+        if document in qrels.setdefault(query, {}):
+            raise _bad_line(path, number, f"{query!r} and {document!r} judged twice", "one line for each pair")
+        qrels[query][document] = grade
+    if not qrels:
+        raise DataError(
+            f"{path} holds no judgement",
+            expected="lines `query-id<TAB>corpus-id<TAB>score`",
+            mend="fill it or choose another split",
+        )
+    return qrels
+
+
+def open_benchmark(folder: Path, split: str, corpus: Corpus | None = None) -> Benchmark:
+    """Check one split of a BEIR-format folder; `corpus` saves the pass over a corpus that is open already."""
+    if not folder.is_dir():
+        raise DataError(
+            f"there is no folder {folder}",
+            expected="a folder in BEIR format",
+            mend="give the folder that holds corpus.jsonl, queries.jsonl and qrels/",
+        )
+    qrels_path = folder / "qrels" / f"{split}.tsv"
+    if not qrels_path.is_file():
+        found = ", ".join(sorted(p.stem for p in folder.glob("qrels/*.tsv"))) or "none"
+        raise DataError(
+            f"{folder} has no qrels/{split}.tsv",
+            expected=f"one of its splits (there are: {found})",
+            mend="name one of them with --split",
+        )
+    corpus = corpus or open_corpus(folder)
+    queries = open_queries(folder / "queries.jsonl")
+    qrels = open_qrels(qrels_path, queries, frozenset(corpus.ids))
+    judged = {id_: text for id_, text in queries.items() if id_ in qrels}
+    return Benchmark(folder.resolve().name, split, corpus, judged, qrels)
+
+
+def _read_jsonl(path: Path, keep: Callable[[int, bytes, int, dict[str, Any]], None]) -> int:
+    """Call keep(start byte, line, line number, object) for each line that is not blank; give the file's length."""
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", expected="a file of JSON lines", mend="check the path of the data")
+    start = 0
+    with path.open("rb") as stream:
+        for number, line in enumerate(stream, start=1):
+            if line.strip():
+                keep(start, line, number, _json_object(path, number, line))
+            start += len(line)
+    return start
+
+
+def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise _bad_line(path, number, f"bad JSON ({error})", "one JSON object on each line") from error
+    if not isinstance(value, dict):
+        raise _bad_line(path, number, f"a JSON {type(value).__name__}", "one JSON object on each line")
+    return value
+
+
+def _id_of(path: Path, number: int, fields: dict[str, Any]) -> str:
+    """The `_id`: white space in it would break the columns of a TREC run file."""
+    id_ = fields.get("_id")
+    if not isinstance(id_, str) or not id_ or len(id_.split()) != 1 or id_ != id_.strip():
+        raise _bad_line(path, number, f"_id {id_!r}", "`_id` to be a string without white space")
+    return id_
+
+
+def _check_unique(path: Path, ids: Sequence[str]) -> None:
+    if not ids:
+        raise DataError(f"{path} is empty", expected="at least one JSON line", mend="check how it was made")
+    if len(set(ids)) == len(ids):
+        return
+    seen: set[str] = set()
+    for id_ in ids:
+        if id_ in seen:
+            raise DataError(
+                f"{path} has the id {id_!r} twice", expected="ids that occur once", mend="remove duplicates"
+            )
+        seen.add(id_)
+
+
+def _text_lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", expected="judgements as TSV", mend="check the path of the data")
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error})", expected="UTF-8 text", mend="convert the file") from error
+
+
+def _judgement(path: Path, number: int, fields: list[str]) -> tuple[str, str, int]:
+    if len(fields) != 3:
+        raise _bad_line(path, number, f"{len(fields)} columns", "query-id, corpus-id and score between tabs")
+    try:
+        return fields[0].strip(), fields[1].strip(), int(fields[2])
+    except ValueError as error:
+        raise _bad_line(path, number, f"the score {fields[2]!r}", "an integer grade") from error
+
+
+def _bad_line(path: Path, number: int, given: str, expected: str) -> DataError:
+    return DataError(f"{path}, line {number}: {given}", expected=expected, mend="correct or remove that line")

@@ -1,0 +1,22 @@
+"""Which of several processes this one is, taken from accelerate: alone, torchrun, deepspeed and accelerate alike."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Process:
+    rank: int = 0
+    world_size: int = 1
+    device: str | None = None
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+
+def this_process() -> Process:
+    """Join the other processes of the launcher, if there is one, and say who and where this one is."""
+    from accelerate import PartialState
+
+    state = PartialState()
+    return Process(state.process_index, state.num_processes, str(state.device))
