@@ -39,7 +39,49 @@ def _run_verify(args: argparse.Namespace) -> None:
     print(f"{args.folder} is sound: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards)} shards")
 
 
+def _pairs_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", choices=["python-docs"], help="documentation strings of the installed packages")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder to write; new or empty")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the held-out samples (%(default)s)")
+
+
+def _run_pairs(args: argparse.Namespace) -> None:
+    from data_tools.python_docs import write_python_docs
+
+    corpus = write_python_docs(args.out, args.seed)
+    sizes = f"{len(corpus.train):,} training, {len(corpus.test):,} test and {len(corpus.dev):,} development pairs"
+    print(f"{args.out} holds {sizes}")
+
+
+def _vocabulary_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    parser.add_argument("--size", type=int, default=8000, metavar="N", help="pieces (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the sample of texts (%(default)s)")
+
+
+def _run_vocabulary(args: argparse.Namespace) -> None:
+    from data_tools.vocabulary import write_vocabulary
+
+    write_vocabulary(args.inputs, args.out, args.size, args.seed)
+    print(f"{args.out} holds a vocabulary of {args.size:,} pieces")
+
+
 VERBS: tuple[Verb, ...] = (
+    Verb(
+        "pairs",
+        "Make pairs of questions and passages from a source.",
+        "largede-data pairs python-docs corpus",
+        _pairs_flags,
+        _run_pairs,
+    ),
+    Verb(
+        "vocabulary",
+        "Train a SentencePiece vocabulary in T5's layout on pairs.",
+        "largede-data vocabulary pairs.jsonl --out vocabulary --size 8000",
+        _vocabulary_flags,
+        _run_vocabulary,
+    ),
     Verb(
         "shard",
         "Shuffle pairs and write them as shards of blocks with an index.",

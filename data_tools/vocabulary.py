@@ -11,10 +11,11 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data_tools.pairs import PairReader
 from largede.errors import DataError
 from largede.text import text_key
 
@@ -77,34 +78,18 @@ def _unfaithful(how: str) -> DataError:
 
 
 def _sample(pair_files: Iterable[Path], seed: int) -> list[str]:
-    """At most MOST_TEXTS distinct texts, chosen and ordered by a seeded key, so by neither file order nor hash seed."""
-    texts = {text[:MOST_CHARACTERS] for path in pair_files for text in _texts(path)}
-    return sorted(texts, key=lambda text: (text_key(f"{seed} {text}"), text))[:MOST_TEXTS]
+    """At most MOST_TEXTS distinct texts, chosen and ordered by a seeded key, so by neither file order nor hash seed.
 
-
-def _texts(path: Path) -> Iterator[str]:
-    """Question and answer of every line, each on one line."""
-    try:
-        file = path.open(encoding="utf-8")
-    except OSError as error:
-        raise DataError(
-            f"{path}: {error.strerror}", expected="a JSON lines file of pairs", mend="give an existing file"
-        ) from error
-    with file:
-        for number, line in enumerate(file, start=1):
-            yield from _pair_texts(line, f"{path}, line {number}")
-
-
-def _pair_texts(line: str, where: str) -> tuple[str, str]:
-    try:
-        pair = json.loads(line)
-        return " ".join(pair["query"].split()), " ".join(pair["positive"].split())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{where}: {error!r}",
-            expected='a JSON object with the texts "query" and "positive"',
-            mend="correct or remove this line",
-        ) from error
+    Holds no more than a few times MOST_TEXTS texts in memory, however long the files are.
+    """
+    kept: dict[int, str] = {}
+    for pair in PairReader(list(pair_files)):
+        for text in (pair.query, pair.positive):
+            line = " ".join(text.split())[:MOST_CHARACTERS]
+            kept[text_key(f"{seed} {line}")] = line
+        if len(kept) > 4 * MOST_TEXTS:
+            kept = dict(sorted(kept.items())[:MOST_TEXTS])
+    return [line for _, line in sorted(kept.items())[:MOST_TEXTS]]
 
 
 def _train(texts: list[str], size: int) -> bytes:

@@ -66,10 +66,9 @@ def test_a_folder_that_loads_wrongly_is_refused(folder: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"query": "a", "positive": "b"}\n{"query": "a"}\n', r"pairs.jsonl, line 2: KeyError\('positive'\)"),
-        ('{"query": "a", "positive": 7}\n', "pairs.jsonl, line 1: AttributeError"),
-        ("[1]\n", "pairs.jsonl, line 1: TypeError"),
-        ("{broken\n", "pairs.jsonl, line 1: JSONDecodeError"),
+        ('{"query": "a", "positive": "b"}\n{"query": "a"}\n', "pairs.jsonl line 2 has no positive"),
+        ('{"query": "a", "positive": 7}\n', "pairs.jsonl line 1"),
+        ("{broken\n", "pairs.jsonl line 1 is not JSON"),
         ('{"query": "a b", "positive": "b"}\n', "2 texts give no vocabulary of 60 pieces"),
         ("", "0 texts give no vocabulary of 60 pieces"),
     ],
@@ -82,7 +81,7 @@ def test_unusable_pairs_are_said_and_nothing_is_left(tmp_path: Path, content: st
 
 
 def test_a_missing_pair_file_and_a_folder_that_holds_something(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.jsonl: No such file"):
+    with pytest.raises(DataError, match=r"none.jsonl does not exist"):
         write_vocabulary([tmp_path / "none.jsonl"], tmp_path / "out", 60)
     (tmp_path / "kept").write_text("mine")
     with pytest.raises(DataError, match="already exists"):
