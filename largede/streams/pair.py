@@ -12,7 +12,7 @@ class Pair:
     """One training example. Texts are stripped and never empty, except titles, ids and `group`, which may be "".
 
     `negative_titles` and `negative_ids` are empty when no negative has one; otherwise they run parallel to `negatives`.
-    `group` names where a pair comes from (article, thread); pairs of one group are likely false negatives of each other.
+    `group` names the source (article, thread); pairs of one group are likely false negatives of each other.
     """
 
     query: str
