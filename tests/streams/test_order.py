@@ -60,9 +60,8 @@ def test_lanes_share_out_the_data_and_give_each_pair_once_an_epoch(case: tuple[l
         if length > 12:
             assert epochs[0] != epochs[1] != epochs[2]
         everything += epochs[0]
-    assert sorted(everything) == sorted(
-        (s, b, r) for s, bs in enumerate(sizes) for b, n in enumerate(bs) for r in range(n)
-    )
+    shards = enumerate(sizes)
+    assert sorted(everything) == [(s, b, r) for s, blocks in shards for b, n in enumerate(blocks) for r in range(n)]
 
 
 @settings(max_examples=60, deadline=None)
