@@ -4,6 +4,7 @@ Nothing heavy is imported before a verb runs: `largede --help` needs neither tor
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,7 +39,9 @@ def run_train(args: argparse.Namespace) -> None:
         print(describe_settings())
         return
     if args.recipe is None:
-        raise RecipeError("no recipe", expected="largede train RECIPE", mend="name a YAML file; --help-recipe lists all")
+        raise RecipeError(
+            "no recipe", expected="largede train RECIPE", mend="name a YAML file; --help-recipe lists all"
+        )
     recipe = load_recipe(args.recipe, args.overrides)
 
     from largede.training.trainer import train
@@ -58,6 +61,83 @@ def run_export(args: argparse.Namespace) -> None:
     print(f"exported {args.checkpoint} to {args.out}")
 
 
+def add_encode_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="folder written by `largede export`")
+    parser.add_argument("--corpus", type=Path, required=True, help="folder in BEIR format, or a JSONL file")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the embedding shards")
+    parser.add_argument("--side", choices=("passage", "query"), default="passage", help="which tower reads the texts")
+    parser.add_argument("--max-tokens", type=int, default=512, help="texts are cut there")
+    parser.add_argument("--shard-size", type=int, default=50_000, help="texts in one shard")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the stored vectors")
+    _add_compute_flag(parser)
+
+
+def run_encode(args: argparse.Namespace) -> None:
+    from largede.retrieval.corpus import open_corpus
+    from largede.retrieval.encode import EncodeSettings, encode_corpus
+    from largede.retrieval.encoder import open_model
+    from largede.retrieval.processes import this_process
+
+    process = this_process()
+    model = open_model(args.model, device=process.device, dtype=args.compute_dtype)
+    file = "queries.jsonl" if args.side == "query" else "corpus.jsonl"
+    corpus = open_corpus(args.corpus / file if args.corpus.is_dir() else args.corpus)
+    settings = EncodeSettings(args.side, args.max_tokens, args.shard_size, args.dtype)
+    done = encode_corpus(model, corpus, args.out, settings, process)
+    print(f"{done:,} of {len(corpus):,} texts embedded now, the others were there already: {args.out}", flush=True)
+
+
+def add_bm25_flags(parser: argparse.ArgumentParser) -> None:
+    _add_data_flags(parser)
+    parser.add_argument("--k1", type=float, default=0.9)
+    parser.add_argument("--b", type=float, default=0.4)
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+
+
+def run_bm25(args: argparse.Namespace) -> None:
+    from largede.evaluation.baseline import bm25_baseline
+    from largede.retrieval.bm25 import Bm25Settings
+
+    settings = Bm25Settings(args.k1, args.b, threads=args.threads)
+    results = bm25_baseline(tuple(args.data), args.out, args.split, settings)
+    for name, figures in results["figures"].items():
+        print(name, *(f"{measure} {found['mean']:.4f}" for measure, found in figures.items()), sep="  ")
+
+
+def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", type=Path, required=True, help="folder written by `largede export`")
+    _add_data_flags(parser)
+    parser.add_argument("--dev", type=Path, help="folder in BEIR format to choose the fusion weight on")
+    parser.add_argument("--no-bm25", action="store_true", help="dense alone: no BM25, no fusion, no Java")
+    parser.add_argument(
+        "--baseline", action="append", default=[], metavar="NAME=FOLDER", help="another model beside it"
+    )
+    parser.add_argument("--max-query-tokens", type=int, default=64)
+    parser.add_argument("--max-passage-tokens", type=int, default=512)
+    parser.add_argument("--training", type=Path, help="run folder whose TensorBoard curves the report shows")
+    parser.add_argument("--title", default="Retrieval report")
+    _add_compute_flag(parser)
+
+
+def run_evaluate(args: argparse.Namespace) -> None:
+    from largede.evaluation.evaluate import open_evaluation, run_stages
+    from largede.evaluation.job import job_from_flags
+    from largede.retrieval.processes import this_process
+
+    process = this_process()
+    run_stages(open_evaluation(job_from_flags(args, process.device), process))
+
+
+def _add_data_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in BEIR format")
+    parser.add_argument("--out", type=Path, required=True, help="folder of runs, figures and report")
+    parser.add_argument("--split", default="test", help="the qrels file to evaluate on")
+
+
+def _add_compute_flag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
+
+
 VERBS: tuple[Verb, ...] = (
     Verb(
         "train",
@@ -72,6 +152,27 @@ VERBS: tuple[Verb, ...] = (
         "largede export runs/base/checkpoints/step-00020000 models/base",
         add_export_flags,
         run_export,
+    ),
+    Verb(
+        "encode",
+        "turn a corpus into embedding shards; resumable, alone or on every rank of a launcher",
+        "largede encode --model models/base --corpus data/nfcorpus --out embeddings/nfcorpus",
+        add_encode_flags,
+        run_encode,
+    ),
+    Verb(
+        "evaluate",
+        "encode, search, BM25, fusion, figures and report; finished stages are skipped",
+        "largede evaluate --model models/base --data data/nfcorpus data/scifact --out results/base",
+        add_evaluate_flags,
+        run_evaluate,
+    ),
+    Verb(
+        "bm25",
+        "the lexical baseline alone, as Anserini publishes it",
+        "largede bm25 --data data/nfcorpus --out results/bm25",
+        add_bm25_flags,
+        run_bm25,
     ),
 )
 

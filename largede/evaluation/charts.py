@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from largede.evaluation import svg
 
@@ -20,7 +21,7 @@ class Row:
 
 def intervals(rows: Sequence[Row], title: str) -> str:
     """A dot and a 95 % whisker for each system, on a common scale."""
-    left, right, top, step = 92, 508, 10, 34
+    left, right, top, step = 92, 508, 10, 48
     height = top + step * len(rows) + 26
     low, high = min(row.low for row in rows), max(row.high for row in rows)
     margin = max((high - low) * 0.12, 1e-3)
@@ -56,8 +57,9 @@ def difference_bars(differences: Sequence[float], title: str) -> str:
             )
         )
     parts.append(svg.line(left, y(0), right, y(0), "zero"))
-    parts.append(svg.text(left + 8, bottom - 6, "dense better", "name dense-text"))
-    parts.append(svg.text(right, top + 14, "BM25 better", "name bm25-text", "end"))
+    # Each label stands on the side of the line that its bars leave empty.
+    parts.append(svg.text(left + 4, y(0) + 20, "▲ dense better", "name dense-text"))
+    parts.append(svg.text(right, y(0) - 10, "▼ BM25 better", "name bm25-text", "end"))
     return svg.picture(width, bottom + 12, "".join(parts), title)
 
 
@@ -115,7 +117,7 @@ def training_curve(points: Sequence[tuple[float, float]], title: str) -> str:
     (low, high), x = _padded(values), svg.linear(steps[0], steps[-1], left, right)
     y = svg.linear(low, high, bottom, top)
     drawn = _every(points, 600)
-    smooth = _every(list(zip(steps, _running_mean(values, max(1, len(values) // 20)), strict=True)), 600)
+    smooth = _every(list(zip(steps, _running_mean(values, len(values) // 40), strict=True)), 600)
     parts = [_horizontal(y(tick), left, right, svg.short(tick)) for tick in svg.ticks(low, high, 4)]
     parts += [_vertical(x(tick), bottom, bottom, svg.short(tick)) for tick in svg.ticks(steps[0], steps[-1], 4)]
     parts.append(svg.path([(x(step), y(value)) for step, value in drawn], "trace faint"))
@@ -150,9 +152,7 @@ def _every(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float
 
 
 def _running_mean(values: Sequence[float], width: int) -> list[float]:
-    """The mean of the last `width` values, of fewer at the beginning."""
-    total, means = 0.0, []
-    for place, value in enumerate(values):
-        total += value - (values[place - width] if place >= width else 0.0)
-        means.append(total / min(place + 1, width))
-    return means
+    """The mean of `width` values to either side, of as many as there are near the ends."""
+    sums = [0.0, *accumulate(values)]
+    spans = [(max(0, place - width), min(len(values), place + width + 1)) for place in range(len(values))]
+    return [(sums[last] - sums[first]) / (last - first) for first, last in spans]

@@ -4,8 +4,11 @@ from pathlib import Path
 
 from largede.errors import DataError
 
+Curves = dict[str, list[tuple[float, float]]]
+"""Tag to (step, value) pairs, steps ascending."""
 
-def read_curves(folder: Path) -> dict[str, list[tuple[float, float]]]:
+
+def read_curves(folder: Path) -> Curves:
     """Tag to (step, value) pairs of every scalar below `folder`. Raises DataError when there is none."""
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 

@@ -1,8 +1,7 @@
 """A model and collections in, runs and figures out: the stages of `largede evaluate`, each on its own.
 
     evaluation = open_evaluation(job)
-    for stage in STAGES:
-        print(stage.name, stage.run(evaluation))
+    run_stages(evaluation)          # or one by one: print(stage.run(evaluation)) for each stage of STAGES
 
 Every stage gives one sentence about what it did, and does only what is missing or out of date. The output folder:
 
@@ -14,48 +13,29 @@ Every stage gives one sentence about what it did, and does only what is missing 
 
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from largede.errors import DataError
+from largede.evaluation.baseline import run_bm25
+from largede.evaluation.examples import HITS, choose_examples
+from largede.evaluation.job import EvaluationJob
+from largede.evaluation.metrics import PerQuery, per_query
 from largede.evaluation.provenance import provenance
+from largede.evaluation.report import render_report
 from largede.evaluation.results import System, Task, collect_results
 from largede.evaluation.stages import run_stage
 from largede.evaluation.weight import UNCHOSEN, FusionWeight, choose_weight
-from largede.retrieval.bm25 import Bm25Settings, bm25_search
 from largede.retrieval.corpus import Benchmark, Corpus, open_benchmark
 from largede.retrieval.encode import EncodeSettings, encode_corpus, open_embeddings, settings_fingerprint
 from largede.retrieval.encoder import Model, embed_checked
 from largede.retrieval.files import read_json_object, sha256_file, write_json, writing
 from largede.retrieval.fuse import fuse
 from largede.retrieval.processes import Process
-from largede.retrieval.runs import read_run, write_run
+from largede.retrieval.runs import Run, read_run, write_run
 from largede.retrieval.search import search
-
-Curves = dict[str, list[tuple[float, float]]]
-
-
-@dataclass(frozen=True)
-class EvaluationJob:
-    """What to evaluate. `bm25` None leaves out BM25 and fusion; `dev` is a folder in BEIR format to choose the fusion
-    weight on, instead of the `dev` split of each collection; `about` goes into the report line by line."""
-
-    model: Model
-    data: tuple[Path, ...]
-    out: Path
-    split: str = "test"
-    dev: Path | None = None
-    bm25: Bm25Settings | None = Bm25Settings()
-    baselines: tuple[Model, ...] = ()
-    max_query_tokens: int = 64
-    max_passage_tokens: int = 512
-    shard_size: int = 50_000
-    depth: int = 1000
-    seed: int = 0
-    title: str = "Retrieval report"
-    about: dict[str, str] = field(default_factory=dict)
-    curves: Curves = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -139,7 +119,9 @@ def search_bm25(evaluation: Evaluation) -> str:
     settings = evaluation.job.bm25
     if settings is None:
         return "left out"
-    return _said([_bm25_one(evaluation, benchmark, settings) for benchmark, _ in evaluation.benchmarks()], "BM25 run")
+    return _said(
+        [run_bm25(evaluation.job.out, benchmark, settings) for benchmark, _ in evaluation.benchmarks()], "BM25 run"
+    )
 
 
 def fuse_runs(evaluation: Evaluation) -> str:
@@ -153,18 +135,15 @@ def fuse_runs(evaluation: Evaluation) -> str:
 
 def report(evaluation: Evaluation) -> str:
     """Write results.json and report.html."""
-    from largede.evaluation.examples import choose_examples
-    from largede.evaluation.report import render_report
-
     job = evaluation.job
     results_path, page_path = job.out / "results.json", job.out / "report.html"
 
     def work() -> None:
-        runs = {task.test.name: _run_paths(evaluation, task) for task in evaluation.tasks}
+        values, heads = _measure(evaluation)
         weights = {task.test.name: read_weight(evaluation, task) for task in evaluation.tasks if job.bm25}
-        results = collect_results(job.title, evaluation.tasks, evaluation.systems, runs, weights, job.seed)
+        results = collect_results(job.title, evaluation.tasks, evaluation.systems, values, weights, job.seed)
         results |= {"settings": _settings(job), "about": job.about | provenance()}
-        examples = choose_examples(results, evaluation.tasks, runs, job.seed)
+        examples = choose_examples(results, evaluation.tasks, heads, job.seed)
         write_json(results_path, results)
         with writing(page_path) as stream:
             stream.write(render_report(results, examples, job.curves).encode())
@@ -188,6 +167,14 @@ STAGES = (
     Stage("fuse", fuse_runs),
     Stage("report", report),
 )
+
+
+def run_stages(evaluation: Evaluation) -> None:
+    """All stages in order, a line with the time of each. Processes other than the first leave after encoding."""
+    for stage in STAGES if evaluation.process.is_first else STAGES[:1]:
+        begin = time.monotonic()
+        said = stage.run(evaluation)
+        print(f"{stage.name:<8} {time.monotonic() - begin:6.1f} s  {said}", flush=True)
 
 
 def read_weight(evaluation: Evaluation, task: Task) -> FusionWeight:
@@ -263,22 +250,6 @@ def _search_one(evaluation: Evaluation, benchmark: Benchmark, system: str, model
     return run_stage(path.with_suffix(".stamp.json"), inputs, (path,), work)
 
 
-def _bm25_one(evaluation: Evaluation, benchmark: Benchmark, settings: Bm25Settings) -> bool:
-    path = evaluation.run_path(benchmark, "bm25")
-
-    def work() -> None:
-        bm25_search(benchmark.corpus, benchmark.queries, evaluation.job.out / "bm25-index", path, settings)
-
-    inputs = {
-        "corpus": benchmark.corpus.fingerprint,
-        "queries": benchmark.queries,
-        "k1": settings.k1,
-        "b": settings.b,
-        "depth": settings.depth,
-    }
-    return run_stage(path.with_suffix(".stamp.json"), inputs, (path,), work)
-
-
 def _fuse_one(evaluation: Evaluation, task: Task) -> bool:
     path, weight_path = evaluation.run_path(task.test, "fused"), _weight_path(evaluation, task)
 
@@ -302,6 +273,19 @@ def _choose(evaluation: Evaluation, dev: Benchmark) -> FusionWeight:
 
 def _weight_path(evaluation: Evaluation, task: Task) -> Path:
     return evaluation.run_path(task.test, "fused").with_suffix(".weight.json")
+
+
+def _measure(evaluation: Evaluation) -> tuple[dict[str, dict[str, PerQuery]], dict[str, dict[str, Run]]]:
+    """By collection and system: the measures of every query, and the first hits. One run is in memory at a time."""
+    values: dict[str, dict[str, PerQuery]] = {}
+    heads: dict[str, dict[str, Run]] = {}
+    for task in evaluation.tasks:
+        name = task.test.name
+        for system, path in _run_paths(evaluation, task).items():
+            run = read_run(path)
+            values.setdefault(name, {})[system] = per_query(run, task.test.qrels)
+            heads.setdefault(name, {})[system] = {query: ranking.top(HITS) for query, ranking in run.items()}
+    return values, heads
 
 
 def _run_paths(evaluation: Evaluation, task: Task) -> dict[str, Path]:

@@ -1,7 +1,6 @@
 """Example searches for the report: drawn by seed from wins, losses and ties alike, so that nobody picks them."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import numpy as np
 from largede.evaluation.metrics import MEASURES
 from largede.evaluation.results import Task
 from largede.retrieval.corpus import Document
-from largede.retrieval.runs import Run, read_run
+from largede.retrieval.runs import Run
 
 EXAMPLES = 10
 HITS = 5
@@ -34,22 +33,25 @@ class Example:
 
 
 def choose_examples(
-    results: dict[str, Any], tasks: tuple[Task, ...], runs: dict[str, dict[str, Path]], seed: int
+    results: dict[str, Any], tasks: tuple[Task, ...], heads: dict[str, dict[str, Run]], seed: int
 ) -> list[Example]:
-    """Ten queries of the first collections, shared evenly; with BM25, both lists, else the dense one alone."""
+    """Ten queries of the first collections, shared evenly; with BM25, both lists, else the dense one alone.
+
+    `heads` holds the beginnings of the lists by collection and system.
+    """
     chosen: list[Example] = []
     shown = tasks[:EXAMPLES]
     for place, (task, dataset) in enumerate(zip(shown, results["datasets"], strict=False)):
         count = EXAMPLES * (place + 1) // len(shown) - EXAMPLES * place // len(shown)
-        chosen += _of_one(task, dataset, runs[task.test.name], count, seed)
+        chosen += _of_one(task, dataset, heads[task.test.name], count, seed)
     return chosen
 
 
-def _of_one(task: Task, dataset: dict[str, Any], runs: dict[str, Path], count: int, seed: int) -> list[Example]:
-    systems: list[str] = [key for key in ("dense", "bm25") if key in runs]
+def _of_one(task: Task, dataset: dict[str, Any], heads: dict[str, Run], count: int, seed: int) -> list[Example]:
+    systems: list[str] = [key for key in ("dense", "bm25") if key in heads]
     values = {key: dataset["per_query"][key][MEASURES[0]] for key in systems}
     queries = _draw(_kinds(values), count, np.random.default_rng(seed))
-    lists = {key: read_run(runs[key], HITS) for key in systems}
+    lists = {key: heads[key] for key in systems}
     documents = task.test.corpus.lookup(
         {id_ for run in lists.values() for query in queries if query in run for id_ in run[query].ids}
     )

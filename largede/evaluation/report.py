@@ -7,13 +7,12 @@ from html import escape
 from typing import Any
 
 from largede.evaluation import charts
+from largede.evaluation.curves import Curves
 from largede.evaluation.examples import Example, Hit
 from largede.evaluation.style import STYLE
 
-Curves = dict[str, list[tuple[float, float]]]
-
 _WORDS = {"dense": "dense", "bm25": "BM25", "fused": "fused"}
-_SIDES = {"above": "interval above zero", "below": "interval below zero", "across": "interval across zero"}
+_SIDES = {"above": "above zero", "below": "below zero", "across": "across zero"}
 _SNIPPET = 220
 
 
@@ -22,6 +21,7 @@ def render_report(results: dict[str, Any], examples: list[Example], curves: Curv
     title = escape(results["title"])
     sections = [
         _header(results),
+        _overview(results),
         *(_dataset(dataset, results) for dataset in results["datasets"]),
         _training(curves),
         _examples(examples),
@@ -41,6 +41,24 @@ def _header(results: dict[str, Any]) -> str:
         f'<p class="eyebrow">largede · retrieval report</p><h1>{escape(results["title"])}</h1>'
         f'<p class="lead">{_finding(dataset, measure)}</p><div class="cards">{cards}</div>'
     )
+
+
+def _overview(results: dict[str, Any]) -> str:
+    """The first measure of every system on every collection, where there are several."""
+    datasets, systems, measure = results["datasets"], results["systems"], results["measures"][0]
+    if len(datasets) < 2:
+        return ""
+    heads = "".join(f'<th><span class="swatch {_tone(s["key"])}"></span>{escape(s["label"])}</th>' for s in systems)
+    rows = []
+    for dataset in datasets:
+        figures = {system["key"]: dataset["figures"][system["key"]][measure]["mean"] for system in systems}
+        shown = {key: _number(f"{dataset['name']}/{key}/{measure}/mean", value) for key, value in figures.items()}
+        best = max(figures.values())
+        cells = "".join(f"<td>{f'<b>{shown[k]}</b>' if v == best else shown[k]}</td>" for k, v in figures.items())
+        rows.append(f"<tr><th>{escape(dataset['name'])}</th>{cells}</tr>")
+    head = f"<thead><tr><th>{measure}</th>{heads}</tr></thead>"
+    table = f'<div class="scroll"><table>{head}<tbody>{"".join(rows)}</tbody></table></div>'
+    return f"<section><h2>All collections</h2>{table}</section>"
 
 
 def _finding(dataset: dict[str, Any], measure: str) -> str:
@@ -83,7 +101,7 @@ def _dataset(dataset: dict[str, Any], results: dict[str, Any]) -> str:
     heads = "".join(f"<th>{measure}</th>" for measure in results["measures"])
     return (
         f'<section><h2>{name}</h2><p class="soft">{dataset["documents"]:,} documents, {dataset["queries"]:,} queries '
-        f"of the split <code>{split}</code>. In small print, 95 % bootstrap intervals over queries.</p>"
+        f"of the split <code>{split}</code>. Small print: 95 % bootstrap intervals over queries.</p>"
         f'<div class="scroll"><table><thead><tr><th></th>{heads}</tr></thead><tbody>{rows}{differences}</tbody></table>'
         f'</div><div class="pictures">{_pictures(dataset, results)}</div></section>'
     )
@@ -126,16 +144,10 @@ def _pictures(dataset: dict[str, Any], results: dict[str, Any]) -> str:
     if dataset["wins"]:
         shown += _where_each_wins(dataset, measure)
     fusion = dataset["fusion"]
-    if fusion and fusion["curve"]:
-        drawing = charts.weight_curve(fusion["curve"], fusion["weight"], "nDCG@10 by fusion weight")
-        note = f"Chosen on {escape(fusion['chosen_on'])}: dense weight {fusion['weight']:.2f}."
-        shown.append(_drawing("The fusion weight", drawing, note))
-    elif fusion:
-        shown[0] = _drawing(
-            f"{measure} with 95 % intervals",
-            charts.intervals(rows, measure),
-            f"Fusion weight {fusion['weight']:.2f}; {escape(fusion['chosen_on'])}.",
-        )
+    if fusion:
+        drawing = charts.weight_curve(fusion["curve"], fusion["weight"], "fusion weight") if fusion["curve"] else ""
+        note = f"Weight of the dense list: {fusion['weight']:.2f} ({escape(fusion['chosen_on'])})."
+        shown.append(_drawing("How the two lists were fused", drawing, note, "square"))
     return "".join(shown)
 
 
@@ -146,7 +158,9 @@ def _where_each_wins(dataset: dict[str, Any], measure: str) -> list[str]:
     grid = charts.agreement([d for d, _ in pairs], [b for _, b in pairs], "dense against BM25 by query")
     return [
         _drawing("Where each wins, query by query", bars, _score(dataset) + f"{measure} of dense minus BM25, sorted."),
-        _drawing("How far they agree", grid, "The larger a disc, the more queries; above the line dense is better."),
+        _drawing(
+            "How far they agree", grid, "The larger a disc, the more queries; above the line dense is better.", "square"
+        ),
     ]
 
 
@@ -238,7 +252,7 @@ def _range(at: str, found: dict[str, float], *, signed: bool = False) -> str:
 
 
 def _number(at: str, value: float, *, signed: bool = False) -> str:
-    shown = f"{value:+.4f}".replace("-", "−") if signed else f"{value:.4f}"
+    shown = f"{value:+.4f}".replace("-", "−") if signed and value else f"{value:.4f}"
     return f'<span data-figure="{escape(at)}">{shown}</span>'
 
 

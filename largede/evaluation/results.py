@@ -1,15 +1,13 @@
 """The figures of an evaluation as one JSON value: what results.json holds and the report draws."""
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from largede.evaluation.metrics import MEASURES, PerQuery, intervals, per_query
+from largede.evaluation.metrics import MEASURES, PerQuery, intervals
 from largede.evaluation.weight import FusionWeight
 from largede.retrieval.corpus import Benchmark
-from largede.retrieval.runs import read_run
 
 
 @dataclass(frozen=True)
@@ -32,19 +30,18 @@ def collect_results(
     title: str,
     tasks: tuple[Task, ...],
     systems: tuple[System, ...],
-    runs: dict[str, dict[str, Path]],
+    values: dict[str, dict[str, PerQuery]],
     weights: dict[str, FusionWeight],
     seed: int,
 ) -> dict[str, Any]:
-    """Measure every run of every task. `runs` and `weights` go by the name of the collection."""
-    datasets = [_dataset(task, systems, runs[task.test.name], weights.get(task.test.name), seed) for task in tasks]
+    """Figures of every task. `values` and `weights` go by the name of the collection, `values` then by system."""
+    datasets = [_dataset(task, systems, values[task.test.name], weights.get(task.test.name), seed) for task in tasks]
     return {"title": title, "measures": list(MEASURES), "systems": [asdict(s) for s in systems], "datasets": datasets}
 
 
 def _dataset(
-    task: Task, systems: tuple[System, ...], runs: dict[str, Path], weight: FusionWeight | None, seed: int
+    task: Task, systems: tuple[System, ...], values: dict[str, PerQuery], weight: FusionWeight | None, seed: int
 ) -> dict[str, Any]:
-    values = {system.key: per_query(read_run(runs[system.key]), task.test.qrels) for system in systems}
     pairs = _comparisons(systems)
     figures = _figures(values, [(one.key, other.key) for one, other in pairs], seed)
     return {

@@ -18,15 +18,16 @@ p{margin:0 0 14px}
 .eyebrow{font-size:.78rem;font-weight:650;letter-spacing:.09em;text-transform:uppercase;color:var(--soft);margin:0 0 10px}
 .lead{font-size:1.13rem;max-width:46em;margin-bottom:28px}
 .soft,figcaption{color:var(--soft);font-size:.9rem}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(190px,1fr));gap:16px}
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:16px}
 .card,figure{background:var(--card);border:1px solid var(--rule);border-radius:14px;box-shadow:var(--shadow)}
-.card{padding:18px 20px;border-top:4px solid var(--tone,var(--rule))}
+.card{padding:16px 18px;border-top:4px solid var(--tone,var(--rule))}
 .card .big{font-size:2.35rem;font-weight:680;letter-spacing:-.03em;line-height:1.15;font-variant-numeric:tabular-nums}
 .card .name{font-weight:650;color:var(--tone,inherit)}
-.pictures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,330px),1fr));gap:16px;margin-top:16px}
-.small .pictures{grid-template-columns:repeat(auto-fill,minmax(min(100%,250px),1fr))}
-figure{margin:0;padding:16px 18px 14px;min-width:0;display:flex;flex-direction:column;justify-content:space-between;gap:8px}
-figure.wide{grid-column:span 2}
+.pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,430px),1fr));gap:16px;margin-top:16px}
+.pictures .square svg{max-width:430px;margin:0 auto}
+.small .pictures{grid-template-columns:repeat(auto-fill,minmax(min(100%,310px),1fr))}
+figure{margin:0;padding:16px 18px 14px;min-width:0;display:flex;flex-direction:column;gap:10px}
+figcaption{margin-top:auto}
 svg{width:100%;height:auto;display:block;overflow:visible}
 .scroll{overflow-x:auto;background:var(--card);border:1px solid var(--rule);border-radius:14px;box-shadow:var(--shadow);margin-top:16px}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
@@ -39,7 +40,7 @@ td .range{display:block;color:var(--soft);font-size:.78rem;line-height:1.35}
 tr.first-difference>*{border-top:2px solid var(--rule)}
 .swatch{display:inline-block;width:.7em;height:.7em;border-radius:50%;background:var(--tone,var(--equal));margin-right:.55em}
 .dense{--tone:var(--dense)}.bm25{--tone:var(--bm25)}.fused{--tone:var(--fused)}.other{--tone:var(--other)}.equal{--tone:var(--equal)}
-.verdict{font-size:.76rem;font-weight:600;border-radius:99px;padding:1px 9px;display:inline-block;margin-top:3px;border:1px solid var(--rule);color:var(--soft)}
+.verdict{font-size:.76rem;font-weight:600;border-radius:99px;padding:1px 9px;display:inline-block;white-space:nowrap;margin-top:3px;border:1px solid var(--rule);color:var(--soft)}
 .verdict.above{color:var(--fused);border-color:var(--fused)}.verdict.below{color:var(--bm25);border-color:var(--bm25)}
 text{font-family:inherit;fill:var(--ink);font-size:13px}
 text.tick{fill:var(--soft);font-size:12px}
@@ -75,7 +76,7 @@ summary .tag{font-size:.8rem;color:var(--tone);font-variant-numeric:tabular-nums
 dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;background:var(--card);border:1px solid var(--rule);border-radius:14px;padding:20px;margin:16px 0 0;font-size:.92rem}
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;min-width:0}
 code{font:0.9em/1.5 ui-monospace,"SF Mono","DejaVu Sans Mono",monospace}
-@media(max-width:720px){main{padding:28px 16px 48px}figure.wide{grid-column:auto}.lists{grid-template-columns:1fr}
-th,td{padding:10px 12px}dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}h2{margin-top:48px}}
+@media(max-width:720px){main{padding:28px 16px 48px}.lists{grid-template-columns:1fr}
+th,td{padding:9px 8px;font-size:.9rem;white-space:normal}td{min-width:5.6em}.card .big{font-size:1.9rem}.verdict{padding:1px 6px;font-size:.7rem}dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}h2{margin-top:48px}}
 @media print{body{background:#fff}details{break-inside:avoid}}
 """

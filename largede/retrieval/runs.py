@@ -56,41 +56,45 @@ def write_run(path: Path, run: Run, tag: str) -> None:
             stream.write("".join(lines).encode())
 
 
-def read_run(path: Path, depth: int | None = None) -> Run:
+def read_run(path: Path) -> Run:
     """Read a TREC run file; lists come out in trec_eval's order whatever the file's.
 
-    Raises DataError naming file and line: missing, not six columns, a score that is no finite number, a document
-    twice in one list.
+    Raises DataError: missing, a line without six columns, a score that is no finite number, a document twice in one
+    list.
     """
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, tuple[list[str], list[float]]] = {}
     for number, line in enumerate(_lines(path), start=1):
-        query, document, score = _columns(path, number, line)
-        if document in found.setdefault(query, {}):
-            raise _bad_line(path, number, f"document {document!r} again for query {query!r}", "each document once")
-        found[query][document] = score
-    return {query: rank(list(scored), list(scored.values()), depth or len(scored)) for query, scored in found.items()}
+        try:
+            query, _, document, _, score, _ = line.split()
+            ids, scores = found.setdefault(query, ([], []))
+            scores.append(float(score))
+        except ValueError:
+            raise _bad_run(
+                f"{path}, line {number}: {line.strip()[:80]!r}", "query Q0 document rank score tag"
+            ) from None
+        # Interned, a document id that is in a thousand lists is held once.
+        ids.append(sys.intern(document))
+    return {query: _checked(path, query, ids, scores) for query, (ids, scores) in found.items()}
+
+
+def _checked(path: Path, query: str, ids: list[str], scores: list[float]) -> Ranking:
+    score_N = np.array(scores, dtype=np.float32)
+    if not np.isfinite(score_N).all():
+        raise _bad_run(f"{path}: a score of query {query!r} is not finite", "finite scores")
+    if len(set(ids)) < len(ids):
+        twice = next(id_ for place, id_ in enumerate(ids) if id_ in ids[:place])
+        raise _bad_run(f"{path}: document {twice!r} is twice in the list of query {query!r}", "each document once")
+    if (score_N[1:] < score_N[:-1]).all():
+        return Ranking(tuple(ids), score_N)
+    return rank(ids, score_N, len(ids))
 
 
 def _lines(path: Path) -> Iterable[str]:
     if not path.is_file():
-        raise DataError(f"there is no run file {path}", expected="a TREC run file", mend="run the search again")
+        raise _bad_run(f"there is no run file {path}", "a TREC run file")
     with path.open(encoding="utf-8", errors="replace") as stream:
         yield from stream
 
 
-def _columns(path: Path, number: int, line: str) -> tuple[str, str, float]:
-    fields = line.split()
-    if len(fields) != 6:
-        raise _bad_line(path, number, f"{len(fields)} columns", "query Q0 document rank score tag")
-    try:
-        score = float(fields[4])
-    except ValueError:
-        score = float("nan")
-    if not np.isfinite(score):
-        raise _bad_line(path, number, f"the score {fields[4]!r}", "a finite number")
-    # Interned, a document id that is in a thousand lists is held once.
-    return sys.intern(fields[0]), sys.intern(fields[2]), score
-
-
-def _bad_line(path: Path, number: int, given: str, expected: str) -> DataError:
-    return DataError(f"{path}, line {number}: {given}", expected=expected, mend="remove the file and search again")
+def _bad_run(given: str, expected: str) -> DataError:
+    return DataError(given, expected=expected, mend="remove the file and search again")
