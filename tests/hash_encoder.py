@@ -1,4 +1,4 @@
-"""A deterministic encoder for tests: a bag of hashed words, no weights, no torch."""
+"""A deterministic encoder for tests: a bag of hashed word beginnings, no weights, no torch."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from largede.retrieval.encoder import Model, Side
 
 
 class HashEncoder:
-    """Every word adds a random direction drawn from its own hash; vectors have length 1."""
+    """Every word adds a random direction drawn from the hash of its first five letters; vectors have length 1."""
 
     similarity = "cosine"
 
@@ -21,7 +21,9 @@ class HashEncoder:
         return np.stack([self._vector(text.lower().split()[:max_tokens]) for text in texts])
 
     def _vector(self, words: list[str]) -> np.ndarray:
-        total = np.sum([self._direction(word.strip(".,?!()")) for word in words] or [np.ones(self.dimension)], axis=0)
+        total = np.sum(
+            [self._direction(word.strip(".,?!()")[:5]) for word in words] or [np.ones(self.dimension)], axis=0
+        )
         return (total / np.linalg.norm(total)).astype(np.float32)
 
     def _direction(self, word: str) -> np.ndarray:

@@ -1,0 +1,213 @@
+"""The whole evaluation on a small collection: stages, resumption, figures that follow the judgements, a safe page."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from beir_folder import shared_data, write_collection, write_jsonl, write_qrels
+from hash_encoder import hash_model
+
+from largede.errors import DataError, ModelError
+from largede.evaluation.evaluate import STAGES, open_evaluation, read_weight
+from largede.evaluation.job import EvaluationJob
+from largede.retrieval.encoder import Model, open_model
+
+
+def run_all(job: EvaluationJob) -> dict[str, str]:
+    evaluation = open_evaluation(job)
+    return {stage.name: stage.run(evaluation) for stage in STAGES}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluationJob, dict[str, str]]:
+    folder = tmp_path_factory.mktemp("evaluated")
+    data = write_collection(folder / "small", documents=400, queries=160, splits=("test", "dev"))
+    curves = {"loss <b>": [(float(step), 9.0 / (step + 1)) for step in range(50)]}
+    job = EvaluationJob(hash_model(), (data,), folder / "out", baselines=(hash_model("narrow", 8),),
+                        about={"recipe": "<i>hash</i>"}, curves=curves)  # fmt: skip
+    return job, run_all(job)
+
+
+def results_of(job: EvaluationJob) -> dict[str, Any]:
+    return json.loads((job.out / "results.json").read_text())  # type: ignore[no-any-return]
+
+
+def page_of(job: EvaluationJob) -> str:
+    return (job.out / "report.html").read_text()
+
+
+def json_figures(results: dict[str, Any]) -> dict[str, float]:
+    """Every measured number of results.json by its place."""
+    found: dict[str, float] = {}
+    for dataset in results["datasets"]:
+        tables = dataset["figures"] | {d["label"]: d["figures"] for d in dataset["differences"]}
+        for name, figures in tables.items():
+            for measure, interval in figures.items():
+                found |= {f"{dataset['name']} {name} {measure} {end}": interval[end] for end in ("mean", "low", "high")}
+        found |= {f"{dataset['name']} wins {kind}": count for kind, count in dataset["wins"].items()}
+    return found
+
+
+def page_figures(page: str) -> dict[str, str]:
+    return dict(re.findall(r'data-figure="([^"]+)">([^<]+)<', page))
+
+
+@pytest.mark.slow
+def test_every_stage_ran_and_left_its_files(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    job, said = finished
+    assert list(said) == ["encode", "search", "BM25", "fuse", "report"]
+    assert said["encode"] == "800 passages embedded"
+    names = {path.relative_to(job.out / "runs").as_posix() for path in job.out.glob("runs/**/*.trec")}
+    assert names == {f"small/test/{s}.trec" for s in ("dense", "bm25", "fused", "narrow")} | {
+        f"small/dev/{s}.trec" for s in ("dense", "bm25")
+    }
+    assert not list(job.out.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_the_page_shows_the_figures_of_the_results(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    results, shown = results_of(finished[0]), page_figures(page_of(finished[0]))
+    dataset = results["datasets"][0]
+    assert dataset["queries"] == 80
+    for system in ("dense", "bm25", "fused", "narrow"):
+        for measure in ("nDCG@10", "Recall@100", "MRR@10"):
+            expected = np.mean(list(dataset["per_query"][system][measure].values()))
+            assert shown[f"small/{system}/{measure}/mean"] == f"{expected:.4f}"
+    assert sum(int(shown[f"small/wins/{kind}"]) for kind in ("dense", "equal", "bm25")) == 80
+    assert {"dense": 10, "bm25": 10}.keys() <= dataset["per_query"].keys()
+    assert page_of(finished[0]).count("<details") == 10
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing_and_reads_no_model(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    job, _ = finished
+
+    def refuse() -> Any:
+        raise AssertionError("the model was loaded")
+
+    idle = replace(job, model=Model(job.model.name, job.model.fingerprint, refuse))
+    before = (job.out / "report.html").stat().st_mtime_ns
+    assert all("unchanged, skipped" in sentence for sentence in run_all(idle).values())
+    assert (job.out / "report.html").stat().st_mtime_ns == before
+
+
+@pytest.mark.slow
+def test_permuted_judgements_change_every_figure(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    job, _ = finished
+    before, shown_before = json_figures(results_of(job)), page_figures(page_of(job))
+    path = job.data[0] / "qrels" / "test.tsv"
+    kept = path.read_text()
+    rows = [line.split("\t") for line in kept.splitlines()[1:]]
+    documents = np.random.default_rng(11).permutation([row[1] for row in rows])
+    judged = {(row[0], str(document)) for row, document in zip(rows, documents, strict=True)}
+    write_qrels(job.data[0], "test", [(query, document, 1) for query, document in sorted(judged)])
+    try:
+        said = run_all(job)
+        after, shown_after = json_figures(results_of(job)), page_figures(page_of(job))
+    finally:
+        path.write_text(kept)
+    assert "skipped" in said["BM25"] and "skipped" in said["search"] and "skipped" not in said["report"]
+    assert before.keys() == after.keys() and len(before) > 60
+    assert [name for name in before if before[name] == after[name]] == []
+    assert shown_before.keys() == shown_after.keys() and len(shown_before) > 60
+    assert [name for name in shown_before if shown_before[name] == shown_after[name]] == []
+
+
+@pytest.mark.slow
+def test_the_page_fetches_nothing_and_escapes_everything(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    page = page_of(finished[0])
+    assert not re.search(r"(src|href)\s*=|url\(|@import|<script|<link", page)
+    assert "&lt;b&gt;" in page and "about <b>" not in page
+    assert "&lt;i&gt;hash" in page and "loss <b>" not in page
+
+
+@pytest.mark.slow
+def test_a_lost_run_is_made_again_alone(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    job, _ = finished
+    path = job.out / "runs" / "small" / "test" / "dense.trec"
+    before = path.read_bytes()
+    path.write_text("q0 Q0 d1 1 0.5 cut off")
+    said = run_all(job)
+    assert said["search"] == "1 of 3 dense runs made"
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_the_weight_is_chosen_on_the_development_queries(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
+    evaluation = open_evaluation(finished[0])
+    weight = read_weight(evaluation, evaluation.tasks[0])
+    assert weight.chosen_on == "80 queries of small, split dev"
+    assert dict(weight.curve)[weight.weight] == max(figure for _, figure in weight.curve)
+
+
+def test_without_bm25_there_is_a_report_of_the_dense_list_alone(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "only")
+    job = EvaluationJob(hash_model(), (data,), tmp_path / "out", bm25=None)
+    assert run_all(job)["BM25"] == "left out"
+    assert page_figures(page_of(job)).keys() == {
+        f"only/dense/{m}/{end}" for m in ("nDCG@10", "Recall@100", "MRR@10") for end in ("mean", "low", "high")
+    }
+    assert not (tmp_path / "out" / "bm25-index").exists()
+
+
+def test_another_model_replaces_the_embeddings(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "data")
+    job = EvaluationJob(hash_model("one"), (data,), tmp_path / "out", bm25=None)
+    run_all(job)
+    first = results_of(job)
+    run_all(replace(job, model=hash_model("two", 16)))
+    assert results_of(job)["datasets"][0]["figures"] != first["datasets"][0]["figures"]
+    assert len(list((tmp_path / "out" / "embeddings").iterdir())) == 1
+
+
+def test_names_that_would_collide_are_refused(tmp_path: Path) -> None:
+    one, other = write_collection(tmp_path / "a" / "data"), write_collection(tmp_path / "b" / "data", documents=80)
+    job = EvaluationJob(hash_model(), (one, other), tmp_path / "out")
+    with pytest.raises(DataError, match="two different folders called 'data'"):
+        open_evaluation(job)
+    with pytest.raises(DataError, match="a folder given twice"):
+        open_evaluation(replace(job, data=(one, one)))
+    with pytest.raises(DataError, match="a baseline named 'bm25'"):
+        open_evaluation(replace(job, data=(one,), baselines=(hash_model("bm25"),)))
+    with pytest.raises(ModelError, match="there is no model folder"):
+        open_model(tmp_path / "absent")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_development_folder_of_its_own(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "data")
+    dev = write_collection(tmp_path / "other", documents=80)
+    task = open_evaluation(EvaluationJob(hash_model(), (data,), tmp_path / "out", dev=dev)).tasks[0]
+    assert task.dev is not None and (task.dev.name, task.dev.split, len(task.dev.corpus)) == ("other", "test", 80)
+    assert open_evaluation(EvaluationJob(hash_model(), (data,), tmp_path / "out")).tasks[0].dev is None
+
+
+def test_queries_that_nothing_answers_count_as_zero(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "data", queries=4)
+    path = data / "queries.jsonl"
+    write_jsonl(tmp_path / "more.jsonl", [{"_id": "lost", "text": "engine"}])
+    path.write_text(path.read_text() + (tmp_path / "more.jsonl").read_text())
+    with (data / "qrels" / "test.tsv").open("a") as stream:
+        stream.write("lost\td000\t1\n")
+    job = EvaluationJob(hash_model(), (data,), tmp_path / "out", bm25=None)
+    evaluation = open_evaluation(job)
+    for stage in STAGES[:2]:
+        stage.run(evaluation)
+    run = tmp_path / "out" / "runs" / "data" / "test" / "dense.trec"
+    run.write_text("".join(line for line in run.open() if not line.startswith("lost ")))
+    STAGES[-1].run(evaluation)
+    dataset = results_of(job)["datasets"][0]
+    assert dataset["queries"] == 5
+    assert dataset["per_query"]["dense"]["nDCG@10"]["lost"] == 0.0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cranfield", "cosqa"])
+def test_real_collections(tmp_path: Path, name: str) -> None:
+    job = EvaluationJob(hash_model("hash", 128), (shared_data("collections", name),), tmp_path / "out", bm25=None)
+    run_all(job)
+    assert results_of(job)["datasets"][0]["figures"]["dense"]["Recall@100"]["mean"] > 0.1
