@@ -1,12 +1,10 @@
-"""The verbs of largede-data; the same table as `largede.cli`, and nothing heavy imported before a verb runs."""
+"""The verbs of largede-data; a table, and nothing heavy imported before a verb runs."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from largede import __version__
-from largede.cli import Verb
-from largede.errors import LargedeError
+from largede.verbs import Verb, run_verbs
 
 
 def _shard_flags(parser: argparse.ArgumentParser) -> None:
@@ -99,36 +97,8 @@ VERBS: tuple[Verb, ...] = (
 )
 
 
-def build_parser(verbs: tuple[Verb, ...]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="largede-data", description="Raw text into pairs, pairs into shards.")
-    parser.add_argument("--version", action="version", version=f"largede {__version__}")
-    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in verbs:
-        sub = subparsers.add_parser(
-            verb.name,
-            help=verb.summary,
-            description=verb.summary,
-            epilog=f"example:\n  {verb.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        verb.add_flags(sub)
-        sub.set_defaults(run=verb.run)
-    return parser
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted."""
-    args = build_parser(VERBS).parse_args(argv)
-    try:
-        args.run(args)
-    except LargedeError as error:
-        print(f"largede-data {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"largede-data {args.verb}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_verbs("largede-data", "Raw text into pairs, pairs into shards.", VERBS, argv)
 
 
 if __name__ == "__main__":

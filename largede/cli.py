@@ -6,29 +6,15 @@ Nothing heavy is imported before a verb runs: `largede --help` needs neither tor
 import argparse
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
-from largede import __version__
-from largede.errors import LargedeError, RecipeError
-
-
-@dataclass(frozen=True)
-class Verb:
-    """One subcommand: a line for the overview, an example for its own help, its flags, and what it does."""
-
-    name: str
-    summary: str
-    example: str
-    add_flags: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], None]
+from largede.errors import RecipeError
+from largede.verbs import Verb, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--help-recipe", action="store_true", help="list every setting with its unit, and leave")
     parser.add_argument("recipe", nargs="?", help="YAML file, or the name of a recipe shipped with largede")
-    parser.add_argument("overrides", nargs=argparse.REMAINDER, help="--group.key value, as many as wanted")
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -42,7 +28,7 @@ def run_train(args: argparse.Namespace) -> None:
         raise RecipeError(
             "no recipe", expected="largede train RECIPE", mend="name a YAML file; --help-recipe lists all"
         )
-    recipe = load_recipe(args.recipe, args.overrides)
+    recipe = load_recipe(args.recipe, args.settings)
 
     from largede.training.trainer import train
 
@@ -138,13 +124,33 @@ def _add_compute_flag(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
 
 
+def add_quickstart_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("runs/quickstart"), help="folder of everything (%(default)s)")
+    parser.add_argument("--minutes", type=float, default=5.0, help="time to train, in minutes (%(default)s)")
+
+
+def run_quickstart(args: argparse.Namespace) -> None:
+    from largede.quickstart import quickstart
+
+    quickstart(args.out, args.minutes, args.settings)
+
+
 VERBS: tuple[Verb, ...] = (
+    Verb(
+        "quickstart",
+        "the whole main job on the documentation of the installed Python packages",
+        "largede quickstart --minutes 5",
+        add_quickstart_flags,
+        run_quickstart,
+        takes_settings=True,
+    ),
     Verb(
         "train",
         "train a dual encoder; alone, or on every rank under the deepspeed launcher",
         "deepspeed --module largede.cli train gtr-base-pretrain --data.shards shards/ --run.out runs/base",
         add_train_flags,
         run_train,
+        takes_settings=True,
     ),
     Verb(
         "export",
@@ -177,38 +183,8 @@ VERBS: tuple[Verb, ...] = (
 )
 
 
-def build_parser(verbs: tuple[Verb, ...]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="largede", description="Train, evaluate and ship large T5 dual encoders.")
-    parser.add_argument("--version", action="version", version=f"largede {__version__}")
-    # The deepspeed launcher puts its own flag first; the rank is taken from the environment.
-    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
-    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in verbs:
-        sub = subparsers.add_parser(
-            verb.name,
-            help=verb.summary,
-            description=verb.summary,
-            epilog=f"example:\n  {verb.example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-        verb.add_flags(sub)
-        sub.set_defaults(run=verb.run)
-    return parser
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Run one verb. Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted."""
-    args = build_parser(VERBS).parse_args(argv)
-    try:
-        args.run(args)
-    except LargedeError as error:
-        print(f"largede {args.verb}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"largede {args.verb}: interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return run_verbs("largede", "Train, evaluate and ship large T5 dual encoders.", VERBS, argv)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,9 @@ class OptimizerConfig:
     name: Literal["adafactor", "adamw"] = setting("adafactor", "adafactor (exact over ZeRO slices) or adamw.")
     learning_rate: float = setting(1e-3, "Peak rate; for adafactor relative to each parameter's RMS.")
     warmup_steps: int = setting(1000, "Steps over which the rate rises from zero.")
-    schedule: Literal["linear", "constant"] = setting("linear", "After warm-up: linear decay to 0 at run.steps, or flat.")
+    schedule: Literal["linear", "constant"] = setting(
+        "linear", "After warm-up: linear decay to 0 at run.steps, or flat."
+    )
     clip_norm: float | None = setting(None, "Global gradient norm above which gradients are scaled down; empty: off.")
     weight_decay: float = setting(0.0, "Decoupled weight decay (adamw only).")
     decay_exponent: float = setting(0.8, "Adafactor: second-moment decay is 1 - step ** -this.")
@@ -166,7 +168,9 @@ class RunConfig:
     log_every: int = setting(10, "Steps between two lines and TensorBoard points.")
     checkpoint_every: int = setting(1000, "Steps between checkpoints; the last step always saves.")
     keep_checkpoints: int = setting(2, "Newest checkpoints kept.")
-    start_from: str | None = setting(None, "Checkpoint whose weights (not moments, not position) a new run starts from.")
+    start_from: str | None = setting(
+        None, "Checkpoint whose weights (not moments, not position) a new run starts from."
+    )
 
     def __post_init__(self) -> None:
         demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints")
@@ -212,8 +216,8 @@ def describe_settings() -> str:
     """Every setting with its default and sentence, as `largede train --help-recipe` prints them."""
     lines: list[str] = []
     for group in fields(Recipe):
-        config = group.default_factory()  # type: ignore[misc]  # every group has a default_factory
-        lines.append(f"{group.name}: {type(config).__doc__.splitlines()[0]}")
+        config = getattr(Recipe(), group.name)
+        lines.append(f"{group.name}: {(type(config).__doc__ or '').splitlines()[0]}")
         for item in fields(config):
             lines.append(f"  {group.name}.{item.name} = {item.default!r}\n      {item.metadata['help']}")
     return "\n".join(lines)

@@ -9,10 +9,7 @@ import numpy as np
 from largede.config.recipe import DataConfig
 from largede.objectives.contrastive import UNKNOWN_KEY
 from largede.streams.chunks import TokenRows
-try:
-    from largede.streams.pair import Pair
-except ImportError:
-    Pair = object
+from largede.streams.pair import Pair
 from largede.text import passage_text, text_key
 
 

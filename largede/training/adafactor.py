@@ -253,7 +253,7 @@ class PlainAdafactor(torch.optim.Optimizer):
         state = self.state[p]
         state["step"] = state.get("step", 0) + 1
         decay = 1.0 - state["step"] ** -self.decay_exponent
-        squared = p.grad.float().square() + GRADIENT_EPSILON  # type: ignore[union-attr]
+        squared = p.grad.float().square() + GRADIENT_EPSILON
         if p.dim() == 2 and min(p.shape) >= self.factor_from:
             row_R = decay * state.get("row", 0.0) + (1 - decay) * squared.mean(1)
             column_C = decay * state.get("column", 0.0) + (1 - decay) * squared.mean(0)

@@ -65,18 +65,18 @@ def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, *, dat
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
     objects_of_ranks(None)  # nobody writes before the folder is there
-    failure, written = None, {}
+    failure: str | None = None
+    written: dict[str, dict[str, Any]] = {}
     try:
         written = _write_own_files(engine, temporary)
     except (OSError, SafetensorError) as error:
         failure = f"rank {rank()} cannot write to {temporary}: {error}"
-    everyone = objects_of_ranks((failure, written))
-    failures = [found for found, _ in everyone if found]  # type: ignore[misc]
+    failures = [found for found in objects_of_ranks(failure) if found]
+    files = {name: facts for part in objects_of_ranks(written) for name, facts in part.items()}
     if rank() == 0:
         if failures:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
-            files = {name: facts for _, part in everyone for name, facts in part.items()}  # type: ignore[misc]
             _publish(engine, recipe, step, temporary, final, files, data_fingerprint)
     objects_of_ranks(None)  # nobody goes on before the folder has its name
     if failures:
@@ -235,7 +235,7 @@ def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
         path, facts = checkpoint / name, state.files[name]
         if not path.is_file() or path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
             found.append(name)
-    return [name for part in objects_of_ranks(found) for name in part]  # type: ignore[attr-defined]
+    return [name for part in objects_of_ranks(found) for name in part]
 
 
 def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
@@ -352,7 +352,9 @@ def _load_moments(engine: Any, groups: list[FlatGroup], reader: SliceReader) -> 
     if isinstance(optimizer, ZeroAdafactor):
         if "shared.safetensors" not in reader.state.files:
             raise CheckpointError(
-                f"{reader.checkpoint} holds no Adafactor state", expected="a run with adafactor", mend="use its optimizer"
+                f"{reader.checkpoint} holds no Adafactor state",
+                expected="a run with adafactor",
+                mend="use its optimizer",
             )
         with safe_open(reader.checkpoint / "shared.safetensors", framework="pt") as file:
             for name, moments in optimizer.moments.items():

@@ -4,10 +4,13 @@ Shapes: B local rows, N rows of all ranks.
 """
 
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+T = TypeVar("T")
 
 
 def is_distributed() -> bool:
@@ -44,11 +47,11 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
-def objects_of_ranks(value: object) -> list[object]:
+def objects_of_ranks(value: T) -> list[T]:
     """Everybody's value, by rank. Collective; for small things only, it pickles between our own ranks."""
     if not is_distributed():
         return [value]
-    values: list[object] = [None] * dist.get_world_size()
+    values: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(values, value)
     return values
 

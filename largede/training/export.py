@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from largede.config.recipe import Recipe
 from largede.errors import CheckpointError
 from largede.models.build import build_dual_encoder, load_tokenizer
 from largede.models.folder import FolderSettings, write_model_folder
@@ -36,14 +37,24 @@ def export_checkpoint(checkpoint: Path, out: Path) -> None:
             parameter.copy_(reader.whole_parameter(name))
     kept = checkpoint.parent.parent / TOKENIZER_FOLDER
     tokenizer = load_tokenizer(kept if kept.is_dir() else recipe.model.tokenizer or recipe.model.backbone)
-    settings = FolderSettings(
+    write_model_folder(model, tokenizer, folder_settings(recipe, model_card(state)), out)
+
+
+def export_untrained(recipe: Recipe, out: Path) -> None:
+    """Write the model of a recipe as it is before its first step: the baseline of a training from scratch."""
+    tokenizer = load_tokenizer(recipe.model.tokenizer or recipe.model.backbone)
+    card = f"# {recipe.model.backbone} before training, seed {recipe.model.seed}\n"
+    write_model_folder(build_dual_encoder(recipe.model), tokenizer, folder_settings(recipe, card), out)
+
+
+def folder_settings(recipe: Recipe, card: str) -> FolderSettings:
+    return FolderSettings(
         similarity=recipe.model.similarity,
         max_tokens=max(recipe.data.max_query_tokens, recipe.data.max_passage_tokens),
         query_prefix=recipe.data.query_prefix,
         passage_prefix=recipe.data.passage_prefix,
-        card=model_card(state),
+        card=card,
     )
-    write_model_folder(model, tokenizer, settings, out)
 
 
 def newest_checkpoint(path: Path) -> Path:

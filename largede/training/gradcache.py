@@ -109,7 +109,7 @@ class GradCacheStep:
             :B
         ].isfinite().all(1)
         own = [name for name, fine in zip(batch.sample_names, finite_B.tolist(), strict=True) if not fine]
-        named = [name for part in objects_of_ranks(own) for name in part]  # type: ignore[attr-defined]
+        named = [name for part in objects_of_ranks(own) for name in part]
         raise TrainingError(
             f"the loss of step {batch.step} is {score.loss}; pairs without finite embeddings: "
             f"{len(named)} ({', '.join(named[:5]) or 'none: the scores overflow'})",
@@ -150,7 +150,8 @@ class GradCacheStep:
     def carry_back(self, sides: list[tuple[Side, Embedded, TokenRows, Tensor]]) -> None:
         """Carry d loss / d embedding through the encoder into the engine's gradient."""
         if not self.batch.gradient_cache:
-            return self.backward_once(sides)
+            self.backward_once(sides)
+            return
         calls = [
             (side, first, index, chunk, d_BD)
             for side, first, rows, d_BD in sides

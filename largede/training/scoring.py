@@ -3,6 +3,7 @@
 Shapes: B local queries, M local hard negatives, N queries of all ranks, D embedding width.
 """
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -53,19 +54,20 @@ def score_batch(
         row_key, query_key = query_key_BK, queries.gather(query_key_BK)
         passage_key = torch.cat([query_key, negatives.gather(negative_key_MK)])
     target_B = torch.arange(queries.local.start, queries.local.stop, device=query_BD.device)
-    shared = {"temperature": config.temperature, "batch_queries": N, "row_block": config.row_block}
-
-    to_passage = softmax_rows_against_columns(
-        query_BD, torch.cat([positive_ND, negative_MD]), target_B, row_key, passage_key, **shared
+    against = functools.partial(
+        softmax_rows_against_columns,
+        temperature=config.temperature,
+        batch_queries=N,
+        row_block=config.row_block,
     )
+
+    to_passage = against(query_BD, torch.cat([positive_ND, negative_MD]), target_B, row_key, passage_key)
     loss = to_passage.loss
     d_query_BD = to_passage.d_row_RD
     d_positive_BD = queries.sum_back(to_passage.d_column_CD[:N])
     d_negative_MD = negatives.sum_back(to_passage.d_column_CD[N:])
     if config.passage_to_query:
-        to_query = softmax_rows_against_columns(
-            passage_BMD[:B], query_ND, target_B, row_key, query_key, **shared
-        )
+        to_query = against(passage_BMD[:B], query_ND, target_B, row_key, query_key)
         loss = loss + to_query.loss
         d_query_BD = d_query_BD + queries.sum_back(to_query.d_column_CD)
         d_positive_BD = d_positive_BD + to_query.d_row_RD

@@ -200,7 +200,7 @@ def refuse_disagreement(recipe: Recipe, data_fingerprint: str) -> None:
     views = objects_of_ranks((recipe_to_yaml(recipe), data_fingerprint))
     for other, view in enumerate(views):
         if view != views[0]:
-            what = "recipe" if view[0] != views[0][0] else "data"  # type: ignore[index]
+            what = "recipe" if view[0] != views[0][0] else "data"
             raise TrainingError(
                 f"rank {other} has another {what} than rank 0",
                 expected="the same on every host",

@@ -120,14 +120,16 @@ def check_dropout(folder: Path, step_type: type[GradCacheStep]) -> float:
 
 
 def check_adafactor(folder: Path, stage: int) -> tuple[float, float]:
-    """After ten steps given the same gradients: worst |difference| / RMS of a parameter, and state bytes / parameter."""
+    """After ten steps given the same gradients: worst |difference| / RMS of a parameter; state bytes / parameter."""
     recipe = small_recipe(folder, stage, optimizer__learning_rate=0.02)
     twin = build_dual_encoder(recipe.model)
     twin_optimizer = PlainAdafactor(twin.parameters(), lr=0.02)
     engine = build_engine(build_dual_encoder(recipe.model), recipe, optimizer_type=Recording)
     step = GradCacheStep(engine, recipe)
     for number in range(10):
-        step(MadeBatch(recipe.batch.queries, HARD_NEGATIVES, seed=number).of_rank(dist.get_rank(), dist.get_world_size()))
+        step(
+            MadeBatch(recipe.batch.queries, HARD_NEGATIVES, seed=number).of_rank(dist.get_rank(), dist.get_world_size())
+        )
         engine.step()
         gradients = whole_gradients(engine.optimizer.optimizer.gradients)
         for name, parameter in twin.named_parameters():

@@ -1,0 +1,66 @@
+"""How a command line made of verbs is parsed and run; shared by `largede` and `largede-data`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from largede import __version__
+from largede.errors import LargedeError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """One subcommand: a line for the overview, an example for its own help, its flags, and what it does.
+
+    With `takes_settings`, recipe settings (`--group.key value`) may follow; they arrive as `args.settings`.
+    """
+
+    name: str
+    summary: str
+    example: str
+    add_flags: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+    takes_settings: bool = False
+
+
+def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[str] | None = None) -> int:
+    """Run one verb. Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted."""
+    parser = build_parser(program, description, verbs)
+    args, settings = parser.parse_known_args(argv)
+    if settings and not args.takes_settings:
+        parser.error(f"{args.verb} does not know {' '.join(settings)}")
+    args.settings = settings
+    try:
+        args.run(args)
+    except LargedeError as error:
+        print(f"{program} {args.verb}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program} {args.verb}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) left; that is its right.
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"largede {__version__}")
+    # The deepspeed launcher puts its own flag first; the rank is taken from the environment.
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)
+    subparsers = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb in verbs:
+        sub = subparsers.add_parser(
+            verb.name,
+            help=verb.summary,
+            description=verb.summary,
+            epilog=f"example:\n  {verb.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        verb.add_flags(sub)
+        sub.set_defaults(run=verb.run, takes_settings=verb.takes_settings)
+    return parser
