@@ -10,6 +10,7 @@ from largede.config.batch import BatchPlan
 from largede.errors import DataError, RecipeError
 from largede.streams.batches import PairBatches
 from largede.streams.index import ShardIndex
+from largede.streams.order import GlobalOrder
 from largede.streams.pair import Pair
 
 BATCH = 20
@@ -98,13 +99,25 @@ def test_damage_keeps_every_other_pair_in_its_place(tmp_path: Path, workers: int
     assert stream.skipped == {"shard-00001.tar": 1, "shard-00003.tar": 1}
 
 
-def test_the_limit_counts_what_all_workers_met(tmp_path: Path) -> None:
+def test_past_the_limit_of_damage_the_stream_stops(tmp_path: Path) -> None:
     index = make_shards(tmp_path)
     flip_byte(index, 1, 2)
     flip_byte(index, 3, 0)
-    for workers in (0, 2):
-        with pytest.raises(DataError, match="at most 1 damaged blocks"):
-            take(batches(index, workers=workers, damaged_limit=1), 10)
+    with pytest.raises(DataError, match="at most 1 damaged blocks"):
+        take(batches(index, damaged_limit=1), 10)
+
+
+def test_the_limit_counts_what_all_workers_met(tmp_path: Path) -> None:
+    # One block fills one batch: each of the two workers meets one damaged block, and neither alone is past the limit.
+    index = make_shards(tmp_path)
+    order = GlobalOrder(index.block_sizes, seed=3, batch_size=8, lanes=1)
+    for step in range(2):
+        shard, block, _ = order.rows(step, 0, 1)[0].tolist()
+        flip_byte(index, shard, block)
+    stream = batches(index, batch_size=8, lanes=1, workers=2, damaged_limit=1)
+    with pytest.raises(DataError, match="at most 1 damaged blocks"):
+        take(stream, 2)
+    assert sum(stream.skipped.values()) == 2
 
 
 def test_a_tiny_data_set_with_one_lane(tmp_path: Path) -> None:
