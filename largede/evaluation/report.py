@@ -72,7 +72,14 @@ def _finding(dataset: dict[str, Any], measure: str) -> str:
         return reached
     found, other = difference["figures"][measure], escape(_word(difference["other"]))
     amount = _number(f"{dataset['name']}/{key}-{difference['other']}/{measure}/mean", found["mean"], signed=True)
-    return f"{reached} That is {amount} against {other}, the 95 % interval of the paired difference {_where(found)}."
+    against = f"That is {amount} against {other}, the 95 % interval of the paired difference {_where(found)}."
+    return f"{reached} {against} {_one_sided(dataset['fusion'])}"
+
+
+def _one_sided(fusion: dict[str, Any] | None) -> str:
+    """A word where the chosen weight makes fusion empty."""
+    words = {0.0: "The chosen weight leaves the dense list out.", 1.0: "The chosen weight leaves BM25 out."}
+    return words.get(fusion["weight"], "") if fusion else ""
 
 
 def _where(found: dict[str, Any]) -> str:

@@ -66,7 +66,7 @@ summary .query::before{content:"▸";color:var(--soft);margin-right:.6em;display
 details[open] .query::before{transform:rotate(90deg)}
 summary .tag{font-size:.8rem;color:var(--tone);font-variant-numeric:tabular-nums}
 .lists{display:grid;grid-template-columns:1fr 1fr;gap:0 28px;padding:2px 20px 18px}
-.lists ol{margin:6px 0 0;padding:0;list-style:none;counter-reset:place}
+.lists ol{display:grid;gap:4px;margin:6px 0 0;padding:0;list-style:none;counter-reset:place}
 .lists li{counter-increment:place;position:relative;padding:8px 12px 8px 36px;border-radius:9px;font-size:.88rem;line-height:1.42;overflow-wrap:anywhere}
 .lists li::before{content:counter(place);position:absolute;left:14px;color:var(--soft);font-variant-numeric:tabular-nums}
 .lists li.relevant{background:var(--mark)}
@@ -77,6 +77,6 @@ dl{display:grid;grid-template-columns:max-content 1fr;gap:8px 24px;background:va
 dt{color:var(--soft)}dd{margin:0;overflow-wrap:anywhere;min-width:0}
 code{font:0.9em/1.5 ui-monospace,"SF Mono","DejaVu Sans Mono",monospace}
 @media(max-width:720px){main{padding:28px 16px 48px}.lists{grid-template-columns:1fr}
-th,td{padding:9px 8px;font-size:.9rem;white-space:normal}td{min-width:5.6em}.card .big{font-size:1.9rem}.verdict{padding:1px 6px;font-size:.7rem}dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}h2{margin-top:48px}}
+th,td{padding:9px 7px;font-size:.9rem;white-space:normal}td{min-width:5em}table .swatch{display:none}.card .big{font-size:1.9rem}.verdict{padding:1px 6px;font-size:.7rem}dl{grid-template-columns:1fr;gap:2px}dd{margin-bottom:10px}h2{margin-top:48px}}
 @media print{body{background:#fff}details{break-inside:avoid}}
 """

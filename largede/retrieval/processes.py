@@ -16,7 +16,9 @@ class Process:
 
 def this_process() -> Process:
     """Join the other processes of the launcher, if there is one, and say who and where this one is."""
+    import torch
     from accelerate import PartialState
 
-    state = PartialState()
+    # Without `cpu`, accelerate takes every CPU process of a launcher for a lone one.
+    state = PartialState(cpu=not torch.cuda.is_available())
     return Process(state.process_index, state.num_processes, str(state.device))
