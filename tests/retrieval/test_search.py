@@ -70,7 +70,7 @@ def test_the_kernel_scores_a_pair_by_itself(tied_table: np.ndarray) -> None:
 
 
 def test_a_query_does_not_find_itself(tmp_path: Path, tied_table: np.ndarray) -> None:
-    run = search(embeddings_of(tied_table, tmp_path, 200), ["d5", "q"], tied_table[[5, 5]], 10)
+    run = search(embeddings_of(tied_table, tmp_path, 700), ["d5", "q"], tied_table[[5, 5]], 10)
     assert "d5" not in run["d5"].ids
     assert run["q"].ids[0] == "d5"
     assert len(run["d5"]) == 10
