@@ -1,7 +1,8 @@
 """Measures per query, as trec_eval computes them, and how sure their means are.
 
 Which queries count: those with at least one relevant document in the qrels. A query for which nothing was found
-counts as zero; a query without relevant documents is left out, for no list could be better than another on it.
+counts as zero; a query without relevant documents is left out, for no list could be better
+than another on it. (pytrec_eval alone gives zero to the latter, and nothing at all to the former.)
 """
 
 import re
