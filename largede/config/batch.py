@@ -1,4 +1,4 @@
-"""The one owner of batch arithmetic: which rows of the contrastive batch a rank holds, and DeepSpeed's three numbers."""
+"""The one owner of batch arithmetic: which rows of the contrastive batch a rank holds, and DeepSpeed's numbers."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,7 @@
 """A dual encoder from its settings: from scratch at a preset shape, or with the weights of a folder or hub name."""
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,15 @@ from largede.models.presets import PRESETS, T5Shape
 from largede.models.tower import Tower
 
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json")
+
+
+def prepare_libraries() -> None:
+    """Without an accelerator, say so to DeepSpeed (transformers imports it) before it warns; no bars for local files."""
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def build_dual_encoder(
@@ -34,6 +44,7 @@ def build_dual_encoder(
 
 
 def build_tower(config: ModelConfig) -> Tower:
+    prepare_libraries()
     encoder = build_encoder(config)
     projection = Projection(encoder.config.hidden_size, config.embedding_dim)
     return Tower(encoder, projection, normalize=config.similarity == "cosine")
@@ -71,6 +82,7 @@ def t5_config(shape: T5Shape, dropout: float) -> Any:
 
 def load_encoder(name: str, dropout: float | None = None) -> nn.Module:
     """Weights of a local folder or hub name, float32; T5-family checkpoints give their encoder half."""
+    prepare_libraries()
     from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
 
     try:
@@ -96,6 +108,7 @@ def load_tokenizer(name: str | Path, *, vocabulary: int | None = None) -> Any:
     Raises:
         ModelError: it cannot be loaded, maps ordinary text to unknown tokens, or has more tokens than the embedder.
     """
+    prepare_libraries()
     from transformers import AutoTokenizer
 
     try:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 UNKNOWN_KEY = -1
-"""Key of something without identity; real keys are 63-bit and never negative, so it equals no row's key."""
+"""Key of something without identity, such as a passage without id: it equals nothing, not even itself."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def _duplicates(
     row_key_rK = row_key_RK[block]
     same_rC = torch.zeros(len(row_key_rK), len(column_key_CK), dtype=torch.bool, device=row_key_rK.device)
     for k in range(row_key_rK.shape[1]):
-        same_rC |= row_key_rK[:, k, None] == column_key_CK[None, :, k]
+        known_r1 = row_key_rK[:, k, None] != UNKNOWN_KEY
+        same_rC |= known_r1 & (row_key_rK[:, k, None] == column_key_CK[None, :, k])
     same_rC.scatter_(1, target_r[:, None], False)
     return same_rC
 
@@ -145,9 +146,7 @@ def dense_contrastive_loss(
         column_key_CK = torch.cat([query_key_NK, negative_key_MK])
     loss = _dense_direction(query_ND, passage_CD, target_N, query_key_NK, column_key_CK, temperature)
     if passage_to_query:
-        loss = loss + _dense_direction(
-            positive_ND.float(), query_ND, target_N, query_key_NK, query_key_NK, temperature
-        )
+        loss = loss + _dense_direction(positive_ND.float(), query_ND, target_N, query_key_NK, query_key_NK, temperature)
     return loss
 
 
@@ -161,7 +160,8 @@ def _dense_direction(
 ) -> Tensor:
     score_NC = row_ND @ column_CD.T / temperature
     if row_key_NK is not None and column_key_CK is not None:
-        same_NC = (row_key_NK[:, None, :] == column_key_CK[None, :, :]).any(-1)
+        same_NCK = row_key_NK[:, None, :] == column_key_CK[None, :, :]
+        same_NC = (same_NCK & (row_key_NK >= 0)[:, None, :]).any(-1)
         same_NC[target_N, target_N] = False
         score_NC = score_NC.masked_fill(same_NC, float("-inf"))
     return torch.nn.functional.cross_entropy(score_NC, target_N)

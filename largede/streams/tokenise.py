@@ -77,7 +77,7 @@ class PairTokeniser:
         )
 
     def _chosen_negatives(self, pair: Pair, step: int) -> list[tuple[str, str]]:
-        """Up to `hard_negatives` of the pair's own (text, id), a fresh choice each step that depends on nothing else."""
+        """Up to `hard_negatives` of the pair's own (text, id): a choice by query and step, independent of all else."""
         wanted = min(self.data.hard_negatives, len(pair.negatives))
         if wanted == 0:
             return []

@@ -253,7 +253,8 @@ class PlainAdafactor(torch.optim.Optimizer):
         state = self.state[p]
         state["step"] = state.get("step", 0) + 1
         decay = 1.0 - state["step"] ** -self.decay_exponent
-        squared = p.grad.float().square() + GRADIENT_EPSILON
+        gradient = p.grad.float()  # type: ignore[union-attr]  # only called where there is one
+        squared = gradient.square() + GRADIENT_EPSILON
         if p.dim() == 2 and min(p.shape) >= self.factor_from:
             row_R = decay * state.get("row", 0.0) + (1 - decay) * squared.mean(1)
             column_C = decay * state.get("column", 0.0) + (1 - decay) * squared.mean(0)
@@ -262,7 +263,7 @@ class PlainAdafactor(torch.optim.Optimizer):
         else:
             moment = decay * state.get("full", 0.0) + (1 - decay) * squared
             state["full"] = moment
-        update = p.grad / moment.sqrt()  # type: ignore[operator]
+        update = gradient / moment.sqrt()
         update = update / max(1.0, _rms(update) / self.update_clip)
         p.sub_(learning_rate * max(_rms(p), PARAMETER_EPSILON) * update)
 

@@ -38,6 +38,7 @@ class MadeBatch:
         self.query_keys = np.arange(3 * pairs).reshape(pairs, 3)
         self.query_keys[1, 0] = self.query_keys[0, 0]
         self.query_keys[pairs - 1, 2] = self.query_keys[2, 2]
+        self.query_keys[4:7, 1] = UNKNOWN_KEY
         self.negative_keys = np.full((len(self.negatives), 3), UNKNOWN_KEY)
         self.negative_keys[:, 0] = 10_000 + np.arange(len(self.negatives))
         if len(self.negatives):

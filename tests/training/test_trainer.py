@@ -1,0 +1,245 @@
+"""A run that is interrupted ends as one that is not, on the same and on other numbers of ranks."""
+
+import json
+import math
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from batches_for_tests import small_recipe
+from conftest import MadeWorld
+from ranks import run_on_ranks
+
+from largede.config.recipe import Recipe
+from largede.errors import CheckpointError, MachineError, RecipeError, TrainingError
+from largede.training import checkpoint as checkpoint_module
+from largede.training.checkpoint import SliceReader, read_state
+from largede.training.trainer import EXIT_SAVED_ON_SIGNAL, Trainer
+
+
+def recipe_for(world: MadeWorld, folder: Path, out: str, stage: int = 3, **dotted: Any) -> Recipe:
+    settings: dict[str, Any] = {
+        "model__tokenizer": str(world.vocabulary),
+        "model__dropout": 0.1,
+        "data__shards": str(world.shards),
+        "data__lanes": 2,
+        "data__hard_negatives": 1,
+        "batch__queries": 16,
+        "batch__chunk_tokens": 120,
+        "optimizer__learning_rate": 0.01,
+        "run__out": str(folder / out),
+        "run__steps": 6,
+        "run__log_every": 1,
+        "run__checkpoint_every": 2,
+        "run__keep_checkpoints": 10,
+    }
+    return small_recipe(folder, stage, **{**settings, **dotted})
+
+
+def train_in_process(recipe: Recipe) -> list[str]:
+    lines: list[str] = []
+    trainer = Trainer(recipe, lines.append)
+    try:
+        trainer.run()
+    finally:
+        trainer.engine.destroy()
+    return lines
+
+
+def weights(out: Path, step: int = 6) -> dict[str, torch.Tensor]:
+    path = out / "checkpoints" / f"step-{step:08d}"
+    state = read_state(path)
+    reader = SliceReader(path, state)
+    return {name: reader.whole_parameter(name) for name in state.parameters}
+
+
+def losses(out: Path) -> list[float]:
+    lines = (out / "figures.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["step"] for line in lines] == list(range(1, 7))
+    return [json.loads(line)["loss/contrastive"] for line in lines]
+
+
+def forget_after(out: Path, step: int) -> None:
+    """Make the run look as it did after `step`; on rank 0, the others wait."""
+    if dist.get_rank() == 0:
+        for path in (out / "checkpoints").glob("step-*"):
+            if int(path.name[5:]) > step:
+                shutil.rmtree(path)
+    dist.barrier()
+
+
+def damage_newest(out: Path) -> None:
+    if dist.get_rank() == 0:
+        newest = sorted((out / "checkpoints").glob("step-*"))[-1]
+        file = newest / "slices-00000-of-00002.safetensors"
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(bytes(content))
+    dist.barrier()
+
+
+def error_of(recipe: Recipe) -> str:
+    try:
+        train_in_process(recipe)
+    except (CheckpointError, TrainingError, RecipeError, MachineError) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
+    """On two ranks: train through; interrupt and go on; damage and go on; signal; and what must be refused."""
+    path = Path(folder)
+    answer: dict[str, Any] = {}
+    through = recipe_for(world, path, "through")
+    answer["lines"] = train_in_process(through)
+    if dist.get_rank() == 0:
+        shutil.copytree(path / "through", path / "alone")
+        shutil.copytree(path / "through", path / "again")
+    forget_after(path / "again", 4)
+    damage_newest(path / "again")
+    answer["again"] = train_in_process(recipe_for(world, path, "again"))
+
+    signalled = recipe_for(world, path, "signalled", run__checkpoint_every=100)
+    trainer = Trainer(signalled, lambda line: None)
+    original = trainer.train_step
+
+    def step_with_signal(stream: Any) -> None:
+        original(stream)
+        if trainer.steps_done == 3 and dist.get_rank() == 1:
+            signal.raise_signal(signal.SIGUSR1)
+
+    trainer.train_step = step_with_signal  # type: ignore[method-assign]
+    with pytest.raises(SystemExit) as left:
+        trainer.run()
+    trainer.engine.destroy()
+    answer["exit"] = left.value.code
+    answer["after signal"] = train_in_process(signalled)
+
+    newest = str(path / "through/checkpoints/step-00000006")
+    answer["other batch"] = error_of(recipe_for(world, path, "through", batch__queries=32))
+    answer["other model"] = error_of(recipe_for(world, path, "fresh", model__layout="ade", run__start_from=newest))
+    answer["nan"] = error_of(recipe_for(world, path, "nan", optimizer__learning_rate=1e38))
+    answer["ranks disagree"] = error_of(recipe_for(world, path, "x", run__steps=6 + dist.get_rank()))
+    answer["full disk"] = full_disk(recipe_for(world, path, "full"))
+    answer["warm start"] = train_in_process(recipe_for(world, path, "warm", run__start_from=newest))
+    answer["adamw"] = adamw_goes_on(recipe_for(world, path, "adamw", optimizer__name="adamw"))
+    return answer
+
+
+def full_disk(recipe: Recipe) -> str:
+    original = checkpoint_module.save_file
+
+    def failing(*args: Any, **kwargs: Any) -> None:
+        if dist.get_rank() == 1:
+            raise OSError(28, "No space left on device")
+        original(*args, **kwargs)
+
+    checkpoint_module.save_file = failing
+    try:
+        return error_of(recipe)
+    finally:
+        checkpoint_module.save_file = original
+
+
+def adamw_goes_on(recipe: Recipe) -> float:
+    """Largest difference of weights between a run of AdamW and the same run continued from its middle."""
+    train_in_process(recipe)
+    out = Path(recipe.run.out)
+    before = weights(out)
+    dist.barrier()
+    forget_after(out, 2)
+    train_in_process(recipe)
+    return max(float((before[n] - w).abs().max()) for n, w in weights(out).items())
+
+
+def go_on_alone(folder: str, world: MadeWorld) -> None:
+    forget_after(Path(folder) / "alone", 2)
+    train_in_process(recipe_for(world, Path(folder), "alone", model__dropout=0.0))
+
+
+def train_without_dropout(folder: str, world: MadeWorld) -> None:
+    train_in_process(recipe_for(world, Path(folder), "alone", model__dropout=0.0))
+
+
+@pytest.fixture(scope="module")
+def story(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("runs")
+    return folder, run_on_ranks(2, whole_story, folder, str(folder), world)[0]
+
+
+def test_training_prints_and_lowers_the_loss(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert answer["lines"][0].startswith("training smoke")
+    assert "left" in answer["lines"][1] and "pairs/s" in answer["lines"][1]
+    found = losses(folder / "through")
+    assert found[-1] < found[0]
+
+
+def test_an_interrupted_run_ends_bit_for_bit_like_the_other(story: tuple[Path, dict[str, Any]]) -> None:
+    """Step 4's checkpoint is damaged, so the run goes on from step 2, dropout included."""
+    folder, answer = story
+    assert any("continuing from" in line and "step-00000002" in line for line in answer["again"])
+    assert losses(folder / "again") == losses(folder / "through")
+    expected = weights(folder / "through")
+    assert all(torch.equal(w, expected[n]) for n, w in weights(folder / "again").items())
+
+
+def test_a_signal_on_one_rank_saves_and_leaves_all(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert answer["exit"] == EXIT_SAVED_ON_SIGNAL
+    assert any("step-00000003" in line for line in answer["after signal"])
+    assert losses(folder / "signalled") == losses(folder / "through")
+
+
+def test_adamw_continues_exactly(story: tuple[Path, dict[str, Any]]) -> None:
+    assert story[1]["adamw"] == 0.0
+
+
+def test_warm_start_takes_weights_and_fresh_moments(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert any("starting from the weights" in line for line in answer["warm start"])
+    assert losses(folder / "warm")[0] < losses(folder / "through")[0]
+
+
+def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert "batch.queries is 32" in answer["other batch"] and "--run.out" in answer["other batch"]
+    assert "is of another model" in answer["other model"]
+    assert "rank 1 has another recipe" in answer["ranks disagree"]
+
+
+def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_pairs(story: tuple[Path, dict[str, Any]]) -> None:
+    assert "TrainingError: the loss of step 1 is nan" in story[1]["nan"]
+    assert "(q" in story[1]["nan"]
+    assert not list((story[0] / "nan" / "checkpoints").glob("step-*"))
+
+
+def test_a_full_disk_leaves_no_half_checkpoint(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert "rank 1 cannot write" in answer["full disk"] and "No space left" in answer["full disk"]
+    assert list((folder / "full" / "checkpoints").iterdir()) == []
+
+
+def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(
+    world: MadeWorld, tmp_path: Path, story: tuple[Path, dict[str, Any]]
+) -> None:
+    """Without dropout (whose units depend on the rank) two ranks and three ranks take the same steps."""
+    for name in ("two", "three"):
+        (tmp_path / name).mkdir()
+    run_on_ranks(2, train_without_dropout, tmp_path / "two", str(tmp_path / "two"), world)
+    shutil.copytree(tmp_path / "two" / "alone", tmp_path / "three" / "alone")
+    run_on_ranks(3, go_on_alone, tmp_path / "three", str(tmp_path / "three"), world)
+    for before, after in zip(losses(tmp_path / "two" / "alone"), losses(tmp_path / "three" / "alone"), strict=True):
+        assert math.isclose(before, after, rel_tol=1e-5)
+
+
+def test_curves_have_every_figure_the_readme_names(story: tuple[Path, dict[str, Any]]) -> None:
+    from largede.evaluation.curves import read_curves
+
+    curves = read_curves(story[0] / "again" / "tensorboard")
+    for tag in ("loss/contrastive", "quality/in_batch_mrr", "data/padding_percent", "data/waiting_percent"):
+        assert [step for step, _ in curves[tag]] == [1, 2, 3, 4, 5, 6], tag
