@@ -19,7 +19,7 @@ TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json")
 
 
 def prepare_libraries() -> None:
-    """Without an accelerator, say so to DeepSpeed (transformers imports it) before it warns; no bars for local files."""
+    """Tell DeepSpeed, which transformers imports, of a missing accelerator before it warns; no bars for local files."""
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from transformers.utils import logging

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from largede.errors import ModelError
@@ -229,7 +230,7 @@ def _read_json(path: Path) -> Any:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"{path} cannot be read: {str(error).splitlines()[0]}",
             expected="a sentence-transformers folder with safetensors weights",

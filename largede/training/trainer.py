@@ -1,6 +1,7 @@
 """The training loop: next batch, step, optimizer, log, save."""
 
 import math
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ import torch
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import CheckpointError, TrainingError
+from largede.errors import CheckpointError, LargedeError, TrainingError
 from largede.models.build import build_dual_encoder, load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
@@ -75,6 +76,9 @@ class Trainer:
 
     def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
         data = self.recipe.data
+        if data.workers:
+            # The loader's processes are the parallelism; a forked tokenizer with own threads would warn and stop.
+            os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return PairBatches(
             Path(data.shards),
             batch_size=self.recipe.batch.queries,
@@ -106,7 +110,7 @@ class Trainer:
 
     def train_step(self, stream: Iterator[RankBatch]) -> None:
         waiting_since = time.perf_counter()
-        batch = next(stream)
+        batch = self.next_batch(stream)
         data_wait_s = time.perf_counter() - waiting_since
         self.seed_dropout()
         rate = learning_rate(self.recipe.optimizer, self.steps_done, self.recipe.run.steps)
@@ -122,6 +126,21 @@ class Trainer:
         if self.monitor.is_due(self.steps_done):
             epoch = self.batches.epoch_of(self.steps_done)
             self.monitor.log(self.steps_done, report, gradient_norm, rate, epoch)
+
+    def next_batch(self, stream: Iterator[RankBatch]) -> RankBatch:
+        """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
+        batch, failure = None, None
+        try:
+            batch = next(stream)
+        except LargedeError as error:
+            failure = error
+        if any_over_ranks(failure is not None, self.engine.device) or batch is None:
+            raise failure or TrainingError(
+                f"another rank cannot read its data at step {self.steps_done}",
+                expected="readable shards on every host",
+                mend="see that rank's message",
+            )
+        return batch
 
     def seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""

@@ -1,0 +1,110 @@
+"""Recipes: what is loaded, what is refused and how it is said."""
+
+from dataclasses import FrozenInstanceError
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from largede.config.batch import BatchPlan
+from largede.config.load import load_recipe, parse_overrides, recipe_to_yaml, with_settings
+from largede.config.recipe import Recipe, describe_settings
+from largede.errors import RecipeError
+
+SHIPPED = sorted(p.name for p in Path(str(resources.files("largede.recipes"))).glob("*.yaml"))
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_recipes_load_and_survive_a_round_trip(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    assert load_recipe(written(tmp_path, recipe_to_yaml(recipe))) == recipe
+
+
+def test_flags_win_over_the_file_and_take_both_forms(tmp_path: Path) -> None:
+    path = written(tmp_path, "batch: {queries: 64}\noptimizer: {learning_rate: 1e-3}\n")
+    recipe = load_recipe(path, ["--batch.queries", "128", "--data.lanes=16", "--batch.no_grad_chunk_tokens", "null"])
+    assert (recipe.batch.queries, recipe.data.lanes, recipe.optimizer.learning_rate) == (128, 16, 0.001)
+    assert recipe.batch.no_grad_chunk_tokens is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("batch: {querys: 64}", "did you mean batch.queries"),
+        ("bach: {queries: 64}", "did you mean batch"),
+        ("batch: 64", "a group of settings"),
+        ("- 1", "holds a list"),
+        ("a: [", "is not YAML"),
+        ("batch: {queries: many}", "batch.queries is 'many'"),
+        ("batch: {queries: 1.5}", "a value of type int"),
+        ("batch: {gradient_cache: 1}", "a value of type bool"),
+        ("model: {layout: siamese}", "one of sde, ade"),
+        ("loss: {temperature: 0}", "loss.temperature is 0.0"),
+        ("model: {dropout: 1.0}", "model.dropout is 1.0"),
+        ("batch: {queries: 100}", "divisors of 100"),
+        ("batch: {chunk_tokens: 100}", "holds less than one sequence of 512 tokens"),
+        ("optimizer: {weight_decay: 0.1}", "optimizer.name adamw"),
+        ("optimizer: {warmup_steps: 30000}", "exceeds run.steps"),
+        ("run: {steps: -1}", "run.steps is -1"),
+    ],
+)
+def test_impossible_recipes_are_refused(text: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe(written(tmp_path, text))
+    assert said in str(refused.value)
+    assert "expected:" in str(refused.value) and "to mend:" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stray"], "stray word"),
+        (["--batch.queries"], "has no value"),
+        (["--queries", "5"], "did you mean batch.queries"),
+        (["--run.stpes", "5"], "did you mean run.steps"),
+    ],
+)
+def test_impossible_flags_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(RecipeError, match=said):
+        load_recipe("quickstart", words)
+
+
+def test_a_missing_recipe_names_the_shipped_ones() -> None:
+    with pytest.raises(RecipeError, match="quickstart"):
+        load_recipe("no-such")
+
+
+def test_overrides_are_parsed_in_order() -> None:
+    assert parse_overrides(["--a.b", "1", "--c.d=x=y"]) == [("a.b", "1"), ("c.d", "x=y")]
+
+
+def test_a_recipe_is_frozen_and_every_setting_explained() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Recipe().batch.queries = 1  # type: ignore[misc]
+    text = describe_settings()
+    assert "batch.queries = 2048" in text
+    assert all(line.strip() for line in text.splitlines())
+
+
+@pytest.mark.parametrize("world", range(1, 10))
+def test_every_row_belongs_to_one_rank(world: int) -> None:
+    plan = BatchPlan(64, world)
+    assert [row for rank in range(world) for row in plan.rows(rank)] == list(range(64))
+    numbers = plan.deepspeed_numbers()
+    assert numbers["train_batch_size"] == numbers["train_micro_batch_size_per_gpu"] * world
+
+
+def test_fewer_queries_than_ranks_is_refused() -> None:
+    with pytest.raises(RecipeError, match="on 5 ranks"):
+        BatchPlan(4, 5)
+
+
+def test_with_settings_checks_too() -> None:
+    with pytest.raises(RecipeError):
+        with_settings(Recipe(), loss__temperature=-1)

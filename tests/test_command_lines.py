@@ -1,0 +1,54 @@
+"""The two commands: what they import, and how they refuse."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = "torch transformers deepspeed faiss pyserini webdataset matplotlib accelerate"
+
+
+@pytest.mark.parametrize("module", ["largede.cli", "data_tools.cli"])
+def test_help_imports_nothing_heavy(module: str) -> None:
+    """Asked of sys.modules rather than the clock, which is noisy."""
+    code = f"""
+import importlib, sys
+main = importlib.import_module({module!r}).main
+try:
+    main(["--help"])
+except SystemExit:
+    pass
+print("HEAVY:", [name for name in {HEAVY!r}.split() if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "HEAVY: []" in done.stdout, done.stdout + done.stderr
+    assert "VERB" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "no-such-recipe"], "no recipe 'no-such-recipe'"),
+        (["train", "quickstart", "--batch.querys", "3"], "did you mean batch.queries"),
+        (["train"], "no recipe"),
+        (["export", "nowhere", "out"], "is no checkpoint"),
+        (["quickstart", "--minutes", "0"], "--minutes 0.0"),
+        (["evaluate", "--model", "nowhere", "--data", "nowhere", "--out", "out"], "no model folder"),
+    ],
+)
+def test_bad_input_is_one_message_and_status_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from largede.cli import main
+
+    monkeypatch.chdir(str(tmp_path))
+    assert main(words) == 2
+    message = capsys.readouterr().err
+    assert said in message and "to mend:" in message and "Traceback" not in message
+
+
+def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    from data_tools.cli import VERBS as data_verbs
+    from largede.cli import VERBS
+
+    assert all(verb.example.startswith(("largede", "deepspeed")) for verb in (*VERBS, *data_verbs))
