@@ -1,7 +1,8 @@
 """Shapes of T5 encoders by name, so that a model of every size can be built without a download.
 
-`gtr-*` are the T5 1.0 encoders of Ni et al. 2021 (ReLU feed-forward, vocabulary 32,128). `quickstart` is the small
-encoder of the embedded default, `smoke` the smallest that still exercises every kind of parameter.
+`gtr-*` are the T5 1.0 encoders of Ni et al. 2021 (ReLU feed-forward, vocabulary 32,128). `mini` is small
+enough to be trained from scratch on a few CPU cores; `quickstart` is the same with the vocabulary of the embedded
+default; `smoke` is the smallest that still exercises every kind of parameter.
 """
 
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ PRESETS = {
     "gtr-large": T5Shape(layers=24, d_model=1024, heads=16, d_kv=64, d_ff=4096),
     "gtr-xl": T5Shape(layers=24, d_model=1024, heads=32, d_kv=128, d_ff=16384),
     "gtr-xxl": T5Shape(layers=24, d_model=1024, heads=128, d_kv=128, d_ff=65536),
-    "quickstart": T5Shape(layers=2, d_model=256, heads=4, d_kv=64, d_ff=768, vocabulary=8064),
+    "mini": T5Shape(layers=1, d_model=256, heads=4, d_kv=64, d_ff=512),
+    "quickstart": T5Shape(layers=1, d_model=256, heads=4, d_kv=64, d_ff=512, vocabulary=8064),
     "smoke": T5Shape(layers=2, d_model=128, heads=2, d_kv=64, d_ff=192, vocabulary=512),
 }
