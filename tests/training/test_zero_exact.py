@@ -11,11 +11,12 @@ import torch
 import torch.distributed as dist
 from batches_for_tests import MadeBatch, plain_gradients, small_recipe
 from ranks import run_on_ranks
+from recording import Recording
 from torch import Tensor
 
 from largede.config.recipe import Recipe
 from largede.models.build import build_dual_encoder
-from largede.training.adafactor import PlainAdafactor, ZeroAdafactor
+from largede.training.adafactor import PlainAdafactor
 from largede.training.engine import build_engine
 from largede.training.gradcache import GradCacheStep
 from largede.training.slices import flat_groups
@@ -35,22 +36,6 @@ CASES: dict[str, dict[str, Any]] = {
     "checkpointed": {"engine__activation_checkpointing": True},
 }
 HARD_NEGATIVES = 3
-
-
-class Recording(ZeroAdafactor):
-    """Adafactor that also keeps each slice's gradient."""
-
-    def bind(self, groups: Any) -> None:
-        super().bind(groups)
-        self.gradients: dict[str, tuple[Any, Tensor]] = {}
-
-    def step(self, closure: Any = None) -> None:
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                bound = self._groups[id(parameter)]
-                for held in bound.slices:
-                    self.gradients[held.name] = (held, held.of(bound.gradient).clone())
-        super().step(closure)
 
 
 def whole_gradients(recorded: dict[str, tuple[Any, Tensor]]) -> dict[str, Tensor]:
