@@ -36,5 +36,6 @@ if [[ ! -d $out/model ]]; then
     largede export "$out/train" "$out/model"
 fi
 
-"${on_all_machines[@]}" evaluate --model "$out/model" --data "$benchmark" --out "$out/report"
+"${on_all_machines[@]}" evaluate \
+    --model "$out/model" --data "$benchmark" --training "$out/train" --out "$out/report"
 say "the report is $out/report/report.html"
