@@ -41,6 +41,9 @@ make_venv() {
 
 has_nvidia_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
 
+# DeepSpeed always takes 29500, where a second run on the same machine fails.
+free_port() { "$VENV/bin/python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
+
 # pip_install TITLE ARGUMENT...: quiet on the screen, everything in the log.
 pip_install() {
     local title=$1 log=$VENV/install.log start=$SECONDS

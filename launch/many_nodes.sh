@@ -23,7 +23,7 @@ shift 5
 
 install_largede
 
-on_all_machines=(deepspeed --hostfile "$hosts" --launcher pdsh --module largede.cli)
+on_all_machines=(deepspeed --hostfile "$hosts" --launcher pdsh --master_port "$(free_port)" --module largede.cli)
 
 if [[ ! -f $out/shards/index.json ]]; then
     largede-data shard "$pairs" --out "$out/shards"

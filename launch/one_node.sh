@@ -15,9 +15,12 @@ shift 4
 
 install_largede
 
-# Without a GPU the launcher cannot count devices: say how many ranks, and that they are CPU ranks.
-on_all_devices=(deepspeed)
-has_nvidia_gpu || { export DS_ACCELERATOR=cpu; on_all_devices=(deepspeed --num_accelerators 2); }
+on_all_devices=(deepspeed --master_port "$(free_port)")
+if ! has_nvidia_gpu; then
+    # Without a GPU the launcher cannot count devices: say how many ranks, and that they are CPU ranks.
+    export DS_ACCELERATOR=cpu
+    on_all_devices+=(--num_accelerators 2)
+fi
 
 if [[ ! -f $out/shards/index.json ]]; then
     largede-data shard "$pairs" --out "$out/shards"
