@@ -18,7 +18,6 @@ import json
 import multiprocessing
 import os
 import platform
-import shutil
 import sysconfig
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,6 +30,7 @@ from packaging.utils import canonicalize_name
 
 from data_tools.docstrings import Mined, Pair, mine_file
 from largede.errors import DataError
+from largede.files import refuse_existing, write_text, writing_folder
 from largede.text import text_key
 
 STANDARD_LIBRARY = "python"
@@ -118,24 +118,15 @@ def write_python_docs(out: Path, seed: int = 0, packages: tuple[Package, ...] | 
 
     Raises DataError when `out` already holds something, or when the environment has too little documentation.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(
-            f"{out} already exists", expected="a new or empty folder", mend="remove it, or name another folder"
-        )
+    refuse_existing(out, DataError)
     packages = installed_packages() if packages is None else packages
     corpus = split(mine(packages), seed)
     _check_size(corpus, packages)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.mkdir()
+    with writing_folder(out) as part:
         _write_jsonl(part / "train.jsonl", map(_training_row, corpus.train))
         _write_beir(part / "heldout", corpus.test, "test")
         _write_beir(part / "heldout-dev", corpus.dev, "dev")
-        _write_text(part / "manifest.json", json.dumps(_manifest(corpus, packages, seed), indent=1) + "\n")
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+        write_text(part / "manifest.json", json.dumps(_manifest(corpus, packages, seed), indent=1) + "\n")
     return corpus
 
 
@@ -245,7 +236,7 @@ def _write_beir(folder: Path, pairs: tuple[Pair, ...], part: str) -> None:
     _write_jsonl(folder / "corpus.jsonl", ({"_id": p.id, "title": "", "text": p.positive} for p in by_id))
     _write_jsonl(folder / "queries.jsonl", ({"_id": _query_id(p), "text": p.query} for p in by_id))
     lines = ["query-id\tcorpus-id\tscore", *(f"{_query_id(p)}\t{p.id}\t1" for p in by_id)]
-    _write_text(folder / "qrels" / f"{part}.tsv", "\n".join(lines) + "\n")
+    write_text(folder / "qrels" / f"{part}.tsv", "\n".join(lines) + "\n")
 
 
 def _manifest(corpus: Corpus, packages: tuple[Package, ...], seed: int) -> dict[str, object]:
@@ -264,11 +255,4 @@ def _manifest(corpus: Corpus, packages: tuple[Package, ...], seed: int) -> dict[
 
 
 def _write_jsonl(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
-    _write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-
-
-def _write_text(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

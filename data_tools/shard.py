@@ -1,14 +1,9 @@
 """`largede-data shard`: JSON lines of pairs, shuffled globally, into shards of blocks with an index."""
 
-import errno
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,13 +11,13 @@ from data_tools.buckets import bucket_count, shuffled
 from data_tools.pairs import PairReader
 from data_tools.progress import with_progress
 from data_tools.tars import write_shards
-from largede.errors import DataError, MachineError
+from largede.errors import DataError
+from largede.files import write_text, writing_folder
 from largede.streams.index import FORMAT, INDEX_NAME, VERSION, ShardIndex
 from largede.streams.pair import Pair
 
 # How much text a byte of a compressed input is expected to hold; errs to the large side.
 _TEXT_PER_COMPRESSED_BYTE = 6
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def shard(inputs: list[Path], out: Path, settings: ShardSettings) -> ShardResult
         return ShardResult(present, written=False, skipped=0, seconds=0.0)
     reader = PairReader(inputs, settings.skip_bad)
     buckets = bucket_count(sum(map(_expected_text_bytes, inputs)))
-    with folder_in_place(out) as partial:
+    with writing_folder(out) as partial:
         scratch = partial / "buckets"
         scratch.mkdir()
         lines = shuffled(_lines(reader), settings.seed, buckets, scratch)
@@ -84,7 +79,7 @@ def shard(inputs: list[Path], out: Path, settings: ShardSettings) -> ShardResult
         _demand_pairs(len(shards), inputs)
         scratch.rmdir()
         index = ShardIndex(out, settings.seed, made_from, tuple(shards))
-        _write_durably(partial / INDEX_NAME, index.to_json())
+        write_text(partial / INDEX_NAME, index.to_json())
     return ShardResult(ShardIndex.load(out), True, reader.skipped, time.monotonic() - started)
 
 
@@ -139,40 +134,3 @@ def _demand_pairs(shards: int, inputs: list[Path]) -> None:
         raise DataError(
             ", ".join(map(str, inputs)) + " holds no pairs", expected="one pair at least", mend="name another input"
         )
-
-
-@contextmanager
-def folder_in_place(out: Path) -> Iterator[Path]:
-    """A temporary sibling of `out` that takes its name when the block ends well, and disappears when it does not."""
-    partial: Path | None = None
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
-        # mkdtemp makes private folders; shards are read by other users' jobs as well.
-        partial.chmod(0o777 & ~_umask())
-        yield partial
-        os.replace(partial, out)
-    except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise MachineError(
-                f"no room left while writing {out}: {error.strerror}",
-                expected="free space of about twice the text of the pairs",
-                mend="free some space, or choose --out on another disk",
-            ) from None
-        raise
-    finally:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _write_durably(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())

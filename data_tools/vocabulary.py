@@ -8,15 +8,13 @@ Texts are case-folded by the normalizer inside `spiece.model`: a small model can
 """
 
 import io
-import json
-import os
-import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from data_tools.pairs import PairReader
 from largede.errors import DataError
+from largede.files import refuse_existing, write_json, writing, writing_folder
 from largede.text import text_key
 
 PAD, EOS, UNK = 0, 1, 2
@@ -33,21 +31,12 @@ def write_vocabulary(pair_files: Iterable[Path], out: Path, size: int, seed: int
     Raises DataError when `out` already holds something, a pair file cannot be read, the texts are too few for `size`
     pieces, or the written folder does not load back as the vocabulary that was trained.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(
-            f"{out} already exists", expected="a new or empty folder", mend="remove it, or name another folder"
-        )
+    refuse_existing(out, DataError)
     texts = _sample(pair_files, seed)
     model = _train(texts, size)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        part.mkdir()
+    with writing_folder(out) as part:
         _write_folder(part, model, size)
         check_vocabulary(part, size, texts[:1000])
-        os.replace(part, out)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
 
 def check_vocabulary(folder: Path, size: int, texts: list[str]) -> None:
@@ -133,13 +122,7 @@ def _write_folder(folder: Path, model: bytes, size: int) -> None:
         # The sentinels of T5's own pre-training: no dual encoder ever sees one.
         "extra_ids": 0,
     }
-    _write(folder / "spiece.model", model)
-    _write(folder / "tokenizer_config.json", (json.dumps(tokenizer, indent=1) + "\n").encode())
-    _write(folder / "config.json", (json.dumps({"model_type": "t5", "vocab_size": size} | special) + "\n").encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(folder / "spiece.model") as file:
+        file.write(model)
+    write_json(folder / "tokenizer_config.json", tokenizer)
+    write_json(folder / "config.json", {"model_type": "t5", "vocab_size": size} | special)

@@ -25,9 +25,11 @@ from largede.config.load import load_recipe, recipe_to_yaml, with_settings
 from largede.config.recipe import Recipe
 from largede.errors import MachineError, TrainingError
 from largede.evaluation.stages import run_stage
-from largede.retrieval.files import fingerprint_of, sha256_file
+from largede.files import fingerprint_of, sha256_file
 
 CALIBRATION_STEPS = 12
+QUERY_TOKENS, PASSAGE_TOKENS = 32, 64
+"""Lengths in evaluation: longer than in training, where the beginning of a passage teaches most per second."""
 ECHOED = ("training ", "step ", "continuing ", "stopped ", "done:", "checkpoint ")
 
 
@@ -108,7 +110,10 @@ def mine(job: Quickstart) -> str:
         lambda: afresh(job.corpus, lambda: write_python_docs(job.corpus, seed=0, packages=packages)),
     )
     pairs = json.loads(outputs[0].read_text(encoding="utf-8"))["pairs"]
-    counts = f"{pairs['train']:,} pairs to train on, {pairs['test']:,} unseen to test, {pairs['dev']:,} to tune fusion"
+    counts = (
+        f"{pairs['train']:,} pairs to train on, {pairs['heldout']:,} unseen to test on, "
+        f"{pairs['heldout-dev']:,} to tune fusion on"
+    )
     return counts + skipped(done)
 
 
@@ -271,8 +276,8 @@ def evaluate(job: Quickstart) -> Path:
             dev=job.corpus / "heldout-dev",
             out=job.out / "evaluation",
             baselines=(replace(open_model(job.out / "untrained"), name="untrained"),),
-            max_query_tokens=recipe.data.max_query_tokens,
-            max_passage_tokens=recipe.data.max_passage_tokens,
+            max_query_tokens=QUERY_TOKENS,
+            max_passage_tokens=PASSAGE_TOKENS,
             title="Quickstart: questions to the documentation of unseen Python packages",
             about=about(job),
             curves=read_curves(Path(recipe.run.out) / "tensorboard"),

@@ -23,15 +23,15 @@ from largede.evaluation.baseline import run_bm25
 from largede.evaluation.examples import HITS, choose_examples
 from largede.evaluation.job import EvaluationJob
 from largede.evaluation.metrics import PerQuery, per_query
-from largede.evaluation.provenance import provenance
 from largede.evaluation.report import render_report
 from largede.evaluation.results import System, Task, collect_results
 from largede.evaluation.stages import run_stage
 from largede.evaluation.weight import UNCHOSEN, FusionWeight, choose_weight
+from largede.files import read_json_object, sha256_file, write_json, writing
+from largede.provenance import provenance
 from largede.retrieval.corpus import Benchmark, Corpus, open_benchmark
 from largede.retrieval.encode import EncodeSettings, encode_corpus, open_embeddings, settings_fingerprint
 from largede.retrieval.encoder import Model, embed_checked
-from largede.retrieval.files import read_json_object, sha256_file, write_json, writing
 from largede.retrieval.fuse import fuse
 from largede.retrieval.processes import Process
 from largede.retrieval.runs import Run, read_run, write_run

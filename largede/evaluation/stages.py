@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from largede.retrieval.files import fingerprint_of, sha256_file, write_json
+from largede.files import fingerprint_of, sha256_file, write_json
 
 
 def run_stage(stamp: Path, inputs: dict[str, object], outputs: Sequence[Path], work: Callable[[], None]) -> bool:

@@ -6,8 +6,6 @@ towers are written as two such folders, `query/` and `passage/`. `largede.json` 
 
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from largede.errors import ModelError
+from largede.files import refuse_existing, write_json, write_text, writing_folder
 from largede.models.build import load_encoder, load_tokenizer
 from largede.models.dual_encoder import SIDES, DualEncoder, Side
 from largede.models.pooling import Projection
@@ -46,20 +45,14 @@ def write_model_folder(model: DualEncoder, tokenizer: Any, settings: FolderSetti
     Raises:
         ModelError: `out` exists.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ModelError(f"{out} exists", expected="a new folder", mend="remove it, or give another name")
-    temporary = out.with_name(f".{out.name}.writing")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    refuse_existing(out, ModelError)
     one_tower = model.query_tower is model.passage_tower
     towers: dict[Side, str] = {"query": "" if one_tower else "query", "passage": "" if one_tower else "passage"}
-    for side in SIDES[: 1 if one_tower else 2]:
-        _write_tower(model.tower(side), tokenizer, settings, temporary / towers[side])
-    _write_json(temporary / "largede.json", {"layout": model.layout, "towers": towers})
-    (temporary / "README.md").write_text(settings.card, encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    os.replace(temporary, out)
+    with writing_folder(out) as partial:
+        for side in SIDES[: 1 if one_tower else 2]:
+            _write_tower(model.tower(side), tokenizer, settings, partial / towers[side])
+        write_json(partial / "largede.json", {"layout": model.layout, "towers": towers})
+        write_text(partial / "README.md", settings.card)
 
 
 def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder: Path) -> None:
@@ -70,7 +63,7 @@ def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder:
     width = tower.encoder.config.hidden_size  # type: ignore[union-attr]
     modules = ["Transformer", "Pooling"]
     (folder / "1_Pooling").mkdir()
-    _write_json(
+    write_json(
         folder / "1_Pooling" / "config.json",
         {"word_embedding_dimension": width, "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
     )
@@ -84,10 +77,10 @@ def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder:
         {"idx": i, "name": str(i), "path": f"{i}_{name}" if i else "", "type": MODULE_TYPES + name}
         for i, name in enumerate(modules)
     ]
-    _write_json(folder / "modules.json", entries)
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": settings.max_tokens, "do_lower_case": False})
+    write_json(folder / "modules.json", entries)
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": settings.max_tokens, "do_lower_case": False})
     prompts = {"query": settings.query_prefix, "document": settings.passage_prefix}
-    _write_json(
+    write_json(
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": settings.similarity},
     )
@@ -95,7 +88,7 @@ def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder:
 
 def _write_dense(projection: Projection, folder: Path) -> None:
     folder.mkdir()
-    _write_json(
+    write_json(
         folder / "config.json",
         {
             "in_features": projection.in_features,
@@ -105,10 +98,6 @@ def _write_dense(projection: Projection, folder: Path) -> None:
         },
     )
     save_file({"linear.weight": projection.weight.detach().contiguous()}, folder / "model.safetensors")
-
-
-def _write_json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 class FolderEncoder:

@@ -21,9 +21,9 @@ from typing import Literal
 import numpy as np
 
 from largede.errors import DataError
+from largede.files import fingerprint_of, read_json_object, sha256_file, write_json, writing
 from largede.retrieval.corpus import Corpus
 from largede.retrieval.encoder import Model, Side, TextEncoder, embed_checked
-from largede.retrieval.files import fingerprint_of, read_json_object, sha256_file, write_json, writing
 from largede.retrieval.processes import Process
 from largede.retrieval.progress import Progress
 

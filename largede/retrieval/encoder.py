@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from largede.errors import ModelError
-from largede.retrieval.files import sha256_file
+from largede.files import sha256_file
 
 Side = Literal["query", "passage"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from largede.errors import DataError
-from largede.retrieval.files import writing
+from largede.files import writing
 
 
 @dataclass(frozen=True)

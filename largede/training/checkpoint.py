@@ -13,7 +13,6 @@ just the range it needs. The folder is written under a temporary name and rename
 safetensors and the rest is JSON: nothing in a checkpoint is ever unpickled.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -30,6 +29,8 @@ from torch import Tensor
 from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, MachineError
+from largede.files import sha256_file, write_json
+from largede.provenance import library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import any_over_ranks, objects_of_ranks, rank, world_size
 from largede.training.slices import FlatGroup, flat_groups, spread_master_weights
@@ -155,12 +156,7 @@ def _finish(path: Path) -> dict[str, Any]:
     """Force a file to disk and measure it."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-
-
-def file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _publish(
@@ -176,28 +172,6 @@ def _publish(
     write_json(final.parent / "latest.json", {"checkpoint": final.name})
     for old in sorted(final.parent.glob(FOLDER_PATTERN))[: -recipe.run.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON under a temporary name, force it to disk, rename."""
-    temporary = path.with_name(f".{path.name}.writing")
-    with temporary.open("w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def library_versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for name in ("largede", "torch", "deepspeed", "transformers", "webdataset"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
@@ -233,7 +207,7 @@ def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
     found = []
     for name in sorted(state.files)[rank() :: world_size()]:
         path, facts = checkpoint / name, state.files[name]
-        if not path.is_file() or path.stat().st_size != facts["bytes"] or file_sha256(path) != facts["sha256"]:
+        if not path.is_file() or path.stat().st_size != facts["bytes"] or sha256_file(path) != facts["sha256"]:
             found.append(name)
     return [name for part in objects_of_ranks(found) for name in part]
 

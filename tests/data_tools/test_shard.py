@@ -174,7 +174,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, "shard", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit_files, check=False)
     assert done.returncode == 2
-    assert f"no room left while writing {tmp_path / 'out'}" in done.stderr
+    assert f"no room left to write {tmp_path / 'out'}" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     assert MachineError.__name__ not in done.stderr
 

@@ -14,10 +14,10 @@ from beir_folder import write_collection
 from hash_encoder import HashEncoder, hash_model
 
 from largede.errors import DataError, MachineError, ModelError
+from largede.files import writing
 from largede.retrieval.corpus import open_corpus
 from largede.retrieval.encode import EncodeSettings, encode_corpus, open_embeddings, read_shards
 from largede.retrieval.encoder import Model, embed_checked
-from largede.retrieval.files import writing
 from largede.retrieval.processes import Process
 
 SETTINGS = EncodeSettings(shard_size=50)
@@ -145,7 +145,7 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
     try:
-        with pytest.raises(MachineError, match="no room to write"), writing(path) as stream:
+        with pytest.raises(MachineError, match="no room left to write"), writing(path) as stream:
             stream.write(b"x" * 5000)
             stream.flush()
     finally:

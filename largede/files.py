@@ -1,15 +1,17 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from largede.errors import DataError, MachineError
+from largede.errors import DataError, LargedeError, MachineError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -30,15 +32,57 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        raise MachineError(
-            f"no room to write {path} ({error.strerror})",
-            expected="enough free disk space",
-            mend="free some space or choose another output folder, then run the same command again: it resumes",
-        ) from error
+        raise _no_room(path, error) or error from None
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing_folder(out: Path) -> Iterator[Path]:
+    """A temporary sibling of `out` that takes its name when the block ends well, and disappears when it does not.
+
+    Raises MachineError when there is no room left, OSError when `out` is a folder that holds something.
+    """
+    partial: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", suffix=".partial", dir=out.parent))
+        # mkdtemp makes private folders; what we write is read by other users' jobs as well.
+        partial.chmod(0o777 & ~_umask())
+        yield partial
+        os.replace(partial, out)
+    except OSError as error:
+        raise _no_room(out, error) or error from None
+    finally:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_existing(out: Path, error: type[LargedeError]) -> None:
+    """Raise `error` when `out` is there and holds something."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise error(f"{out} already exists", expected="a new or empty folder", mend="remove it, or name another folder")
+
+
+def _no_room(path: Path, error: OSError) -> MachineError | None:
+    if error.errno not in _NO_ROOM:
+        return None
+    return MachineError(
+        f"no room left to write {path} ({error.strerror})",
+        expected="enough free disk space",
+        mend="free some space or choose another output folder, then run the same command again",
+    )
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def write_text(path: Path, text: str) -> None:
+    with writing(path) as stream:
+        stream.write(text.encode())
 
 
 def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:

@@ -1,5 +1,6 @@
 """What was run, on what, by which versions: the lines that make a figure repeatable."""
 
+import contextlib
 import os
 import platform
 import shlex
@@ -15,6 +16,7 @@ _PACKAGES = (
     "torch",
     "transformers",
     "deepspeed",
+    "webdataset",
     "faiss-cpu",
     "faiss-gpu",
     "pyserini",
@@ -29,17 +31,19 @@ def provenance() -> dict[str, str]:
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "largede": f"{largede.__version__}{_commit()}",
-        "versions": ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name))),
+        "versions": ", ".join(f"{name} {found}" for name, found in library_versions().items()),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "hardware": _hardware(),
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+def library_versions() -> dict[str, str]:
+    """Version of each library that a figure or a checkpoint depends on, of those that are installed."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _commit() -> str:
