@@ -39,7 +39,7 @@ make_venv() {
     "$python" -m venv "$VENV" || die "$python could not make $VENV"
 }
 
-has_nvidia_gpu() { nvidia-smi -L 2>/dev/null | grep -q GPU; }
+has_nvidia_gpu() { [[ $(nvidia-smi -L 2>/dev/null) == *GPU* ]]; }
 
 # DeepSpeed always takes 29500, where a second run on the same machine fails.
 free_port() { "$VENV/bin/python" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])'; }
