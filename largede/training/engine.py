@@ -2,6 +2,7 @@
 
 import json
 import os
+import warnings
 from datetime import timedelta
 from importlib import resources
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from largede.config.batch import BatchPlan
 from largede.config.recipe import EngineConfig, OptimizerConfig, Recipe
 from largede.errors import MachineError, RecipeError
+from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.slices import flat_groups
@@ -34,8 +36,10 @@ def join_ranks(engine: EngineConfig) -> None:
     Raises:
         MachineError: more ranks on this machine than GPUs, where there are GPUs.
     """
+    prepare_libraries()
     import deepspeed
 
+    quieten_libraries()
     for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, alone)
     os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
@@ -53,12 +57,21 @@ def join_ranks(engine: EngineConfig) -> None:
     deepspeed.init_distributed(timeout=GROUP_TIMEOUT, dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
 
+def quieten_libraries() -> None:
+    """Leave out two warnings that speak to DeepSpeed's developers: torch's renamed collectives, our own optimizer."""
+    from deepspeed.utils import logger
+
+    warnings.filterwarnings("ignore", category=FutureWarning, message=".*torch.distributed.*")
+    logger.addFilter(lambda record: "untested optimizer" not in record.getMessage())
+
+
 def _prepare_cpu(engine: EngineConfig) -> None:
     import deepspeed
 
     # The shared-memory collective is a C++ operator built on first use; without a compiler it would end the run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    # torchrun says LOCAL_WORLD_SIZE, the deepspeed launcher LOCAL_SIZE.
+    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"])
     torch.set_num_threads(engine.cpu_threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
 
 
