@@ -39,6 +39,7 @@ class Monitor:
         self.steps = 0
         self.pairs = 0
         self.tokens = 0
+        self.texts = 0
         self.cut_texts = 0
         self.data_wait_s = 0.0
 
@@ -47,6 +48,7 @@ class Monitor:
         self.steps += 1
         self.pairs += len(batch)
         self.tokens += batch.real_tokens
+        self.texts += len(batch.queries) + len(batch.passages)
         self.cut_texts += batch.cut_texts
         self.data_wait_s += data_wait_s
 
@@ -56,8 +58,16 @@ class Monitor:
     def log(self, step: int, report: StepReport, gradient_norm: float, learning_rate: float, epoch: float) -> None:
         """Write the figures after `step` steps. Collective: counts are summed over ranks."""
         elapsed_s = time.perf_counter() - self.since_s
-        local = [self.pairs, self.tokens, self.cut_texts, self.data_wait_s, report.padding_frac, memory_gib()]
-        pairs, tokens, cut, waiting_s, padding, memory = sum_over_ranks(
+        local = [
+            self.pairs,
+            self.tokens,
+            self.texts,
+            self.cut_texts,
+            self.data_wait_s,
+            report.padding_frac,
+            memory_gib(),
+        ]
+        pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
             torch.tensor(local, dtype=torch.float64, device=_device())
         ).tolist()
         figures = {
@@ -74,7 +84,7 @@ class Monitor:
             "data/padding_percent": 100 * padding / world_size(),
             "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
             "data/masked_columns_per_query": report.score.masked_per_query,
-            "data/cut_texts": cut,
+            "data/cut_texts_percent": 100 * cut / max(1, texts),
             "data/epoch": epoch,
             "memory/peak_gib_all_ranks": memory,
         }

@@ -95,6 +95,7 @@ class Trainer:
     def run(self) -> Path:
         recipe = self.recipe
         self.say(self.introduction())
+        self.monitor.text("recipe", "    " + recipe_to_yaml(recipe).replace("\n", "\n    "))
         started = time.perf_counter()
         stream = iter(self.batches)
         saved = self.checkpoints / f"step-{self.steps_done:08d}"
