@@ -1,6 +1,5 @@
 """Made-up contrastive batches and small models for the tests of training."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from torch import Tensor
 from largede.config.batch import BatchPlan
 from largede.config.load import with_settings
 from largede.config.recipe import Recipe
+from largede.files import write_json
 from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import DualEncoder
 from largede.objectives.contrastive import UNKNOWN_KEY, dense_contrastive_loss
@@ -93,7 +93,7 @@ def small_recipe(folder: Path, stage: int = 3, **dotted: Any) -> Recipe:
     zero = {"stage": stage, "stage3_param_persistence_threshold": 0, "sub_group_size": 60_000}
     zero |= {"overlap_comm": False, "reduce_bucket_size": 100_000, "stage3_max_live_parameters": 0}
     path = folder / f"zero{stage}.json"
-    path.write_text(json.dumps({"zero_optimization": zero}))
+    write_json(path, {"zero_optimization": zero})  # ranks write it side by side: whole or not at all
     settings = {
         "model__backbone": "smoke",
         "batch__queries": 14,
