@@ -22,17 +22,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
-from largede.errors import CheckpointError, MachineError
+from largede.errors import CheckpointError, LargedeError
 from largede.files import sha256_file, write_json
 from largede.provenance import library_versions
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.collectives import any_over_ranks, objects_of_ranks, rank, world_size
+from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.slices import FlatGroup, flat_groups, spread_master_weights
 
 FORMAT = 1
@@ -62,41 +62,40 @@ def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, *, dat
     """
     final = folder / f"step-{step:08d}"
     temporary = folder / f".step-{step:08d}.writing"
-    if rank() == 0:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-    objects_of_ranks(None)  # nobody writes before the folder is there
-    failure: str | None = None
-    written: dict[str, dict[str, Any]] = {}
-    try:
-        written = _write_own_files(engine, temporary)
-    except (OSError, SafetensorError) as error:
-        failure = f"rank {rank()} cannot write to {temporary}: {error}"
-    failures = [found for found in objects_of_ranks(failure) if found]
-    files = {name: facts for part in objects_of_ranks(written) for name, facts in part.items()}
-    if rank() == 0:
-        if failures:
+
+    def begin() -> None:
+        if rank() == 0:
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
+            temporary.mkdir(parents=True)
+
+    def publish() -> None:
+        if rank() == 0:
             _publish(engine, recipe, step, temporary, final, files, data_fingerprint)
-    objects_of_ranks(None)  # nobody goes on before the folder has its name
-    if failures:
-        raise MachineError(failures[0], expected="room and permission to write the checkpoint", mend="free the disk")
+
+    try:
+        all_or_none(begin)  # nobody writes before the folder is there
+        written = all_or_none(lambda: _write_own_files(engine, temporary))
+        files = {name: facts for part in objects_of_ranks(written) for name, facts in part.items()}
+        all_or_none(publish)  # nobody goes on before the folder has its name
+    except LargedeError:
+        if rank() == 0:
+            shutil.rmtree(temporary, ignore_errors=True)
+        raise
     return final
 
 
 def _write_own_files(engine: Any, folder: Path) -> dict[str, dict[str, Any]]:
     """This rank's slices, and on rank 0 what is not cut; gives size and checksum of each file."""
     groups = flat_groups(engine)
+    frozen = frozen_parameters(engine)  # collective, so before anything that can fail on one rank
     written = {}
     if rank() == 0 or not groups[0].replicated:
         tensors, places = _held_tensors(engine, groups)
         name = f"slices-{rank():05d}-of-{1 if groups[0].replicated else world_size():05d}.safetensors"
         save_file(tensors, folder / name, metadata={"slices": json.dumps(places)})
         written[name] = _finish(folder / name)
-    whole = {"frozen.safetensors": frozen_parameters(engine)}
     if rank() == 0:
-        whole["shared.safetensors"] = _shared_tensors(engine)
+        whole = {"frozen.safetensors": frozen, "shared.safetensors": _shared_tensors(engine)}
         for name, tensors in whole.items():
             if tensors:
                 save_file(tensors, folder / name)
@@ -222,7 +221,7 @@ def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
             problem = f"damaged: {', '.join(damaged)}" if damaged else ""
         except CheckpointError as error:
             problem = error.given
-        if any_over_ranks(bool(problem), torch.device("cpu")):
+        if any_over_ranks(bool(problem), group_device()):
             if rank() == 0:
                 print(f"checkpoint {path.name} is passed over: {problem}", flush=True)
         elif state is not None:

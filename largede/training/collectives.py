@@ -3,12 +3,16 @@
 Shapes: B local rows, N rows of all ranks.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
+
+from largede.errors import LargedeError, MachineError
 
 T = TypeVar("T")
 
@@ -23,6 +27,13 @@ def world_size() -> int:
 
 def rank() -> int:
     return dist.get_rank() if is_distributed() else 0
+
+
+def group_device() -> torch.device:
+    """Where tensors have to be for the process group: this rank's GPU under NCCL, else the CPU."""
+    if torch.cuda.is_available() and is_distributed() and dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
 
 
 def max_over_ranks(value: int, device: torch.device) -> int:
@@ -56,6 +67,31 @@ def objects_of_ranks(value: T) -> list[T]:
     return values
 
 
+def all_or_none(work: Callable[[], T]) -> T:
+    """Do `work`; when it raises on one rank, raise on every rank instead of leaving the others waiting. Collective.
+
+    Raises:
+        LargedeError: this rank's own error as it is, or the first other rank's in its words.
+    """
+    result: T | None = None
+    own: Exception | None = None
+    try:
+        result = work()
+    except (LargedeError, OSError, SafetensorError) as error:
+        own = error
+    if not any_over_ranks(own is not None, group_device()):
+        return cast(T, result)
+    said = objects_of_ranks(str(own) if own else "")
+    if isinstance(own, LargedeError):
+        raise own
+    number = next(i for i, text in enumerate(said) if text)
+    raise MachineError(
+        f"rank {number}: {said[number]}",
+        expected="room and permission to write, and readable files, on every host",
+        mend="mend it there and give the same command again",
+    ) from own
+
+
 @dataclass(frozen=True)
 class RowLayout:
     """How many rows each rank holds, in rank order; all ranks agree on it."""
@@ -85,7 +121,7 @@ class RowLayout:
 
     def gather(self, local: Tensor) -> Tensor:
         """All ranks' rows (N, ...) in rank order. Collective. Not differentiable: the step owns the gradient."""
-        if len(self.counts) == 1:
+        if len(self.counts) == 1 or self.total == 0:
             return local
         largest = max(self.counts)
         padded = local.new_zeros((largest, *local.shape[1:]))
@@ -99,4 +135,4 @@ class RowLayout:
 
         Taking the local rows without the sum is the classic mistake: it drops what the other ranks' rows say.
         """
-        return sum_over_ranks(gradient_N)[self.local]
+        return sum_over_ranks(gradient_N)[self.local] if self.total else gradient_N

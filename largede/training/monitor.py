@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from largede.streams.tokenise import RankBatch
-from largede.training.collectives import rank, sum_over_ranks, world_size
+from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
 from largede.training.gradcache import StepReport
 
 
@@ -68,7 +68,7 @@ class Monitor:
             memory_gib(),
         ]
         pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
-            torch.tensor(local, dtype=torch.float64, device=_device())
+            torch.tensor(local, dtype=torch.float64, device=group_device())
         ).tolist()
         figures = {
             "loss/contrastive": report.score.loss,
@@ -136,7 +136,3 @@ def memory_gib() -> float:
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated() / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")

@@ -12,7 +12,7 @@ import torch
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import CheckpointError, LargedeError, TrainingError
+from largede.errors import CheckpointError, TrainingError
 from largede.models.build import build_dual_encoder, load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
@@ -26,7 +26,7 @@ from largede.training.checkpoint import (
     save_checkpoint,
     sound_checkpoints,
 )
-from largede.training.collectives import any_over_ranks, objects_of_ranks, rank, world_size
+from largede.training.collectives import all_or_none, any_over_ranks, objects_of_ranks, rank, world_size
 from largede.training.engine import build_engine, join_ranks
 from largede.training.gradcache import GradCacheStep
 from largede.training.monitor import Monitor, duration
@@ -71,7 +71,8 @@ class Trainer:
         self.steps_done = self.resume()
         if self.steps_done:
             self.batches = self.open_batches(self.steps_done)
-        open_run_folder(self.folder, recipe, tokenizer, self.steps_done, self.batches.index.fingerprint)
+        fingerprint = self.batches.index.fingerprint
+        all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
         self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
 
     def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
@@ -130,18 +131,7 @@ class Trainer:
 
     def next_batch(self, stream: Iterator[RankBatch]) -> RankBatch:
         """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
-        batch, failure = None, None
-        try:
-            batch = next(stream)
-        except LargedeError as error:
-            failure = error
-        if any_over_ranks(failure is not None, self.engine.device) or batch is None:
-            raise failure or TrainingError(
-                f"another rank cannot read its data at step {self.steps_done}",
-                expected="readable shards on every host",
-                mend="see that rank's message",
-            )
-        return batch
+        return all_or_none(lambda: next(stream))
 
     def seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""
