@@ -57,6 +57,16 @@ def join_ranks(engine: EngineConfig) -> None:
     deepspeed.init_distributed(timeout=GROUP_TIMEOUT, dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
 
+def leave_ranks(*, all_ranks_leave: bool) -> None:
+    """End the process group: gloo's threads, left alone, now and then abort the interpreter while it shuts down.
+
+    When only this rank may be leaving (an error), an NCCL group is left to the launcher: ending it could wait for ever.
+    """
+    group = torch.distributed
+    if group.is_initialized() and (all_ranks_leave or group.get_backend() == "gloo"):
+        group.destroy_process_group()
+
+
 def quieten_libraries() -> None:
     """Leave out two warnings that speak to DeepSpeed's developers: torch's renamed collectives, our own optimizer."""
     from deepspeed.utils import logger

@@ -27,7 +27,7 @@ from largede.training.checkpoint import (
     sound_checkpoints,
 )
 from largede.training.collectives import all_or_none, any_over_ranks, objects_of_ranks, rank, world_size
-from largede.training.engine import build_engine, join_ranks
+from largede.training.engine import build_engine, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep
 from largede.training.monitor import Monitor, duration
 from largede.training.run_folder import open_run_folder
@@ -47,8 +47,13 @@ def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
         SystemExit: status 75 after a signal, when the run has been saved.
     """
     join_ranks(recipe.engine)
-    run = Trainer(recipe, say if rank() == 0 else lambda line: None)
-    return run.run()
+    try:
+        last = Trainer(recipe, say if rank() == 0 else lambda line: None).run()
+    except BaseException as error:
+        leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
+        raise
+    leave_ranks(all_ranks_leave=True)
+    return last
 
 
 class Trainer:
