@@ -41,6 +41,7 @@ def gradients(folder: Path, config: dict[str, Any], **dotted: Any) -> tuple[floa
 
     from largede.config.load import with_settings
     from largede.models.build import build_dual_encoder
+    from largede.training.checkpoint import client_optimizer
     from largede.training.engine import build_engine
     from largede.training.gradcache import GradCacheStep
 
@@ -51,7 +52,7 @@ def gradients(folder: Path, config: dict[str, Any], **dotted: Any) -> tuple[floa
     torch.manual_seed(0)
     report = GradCacheStep(engine, recipe)(MadeBatch(recipe.batch.queries, 3).of_rank(0, 1))
     engine.step()
-    found = {n: g.view(held.shape).cpu() for n, (held, g) in engine.optimizer.optimizer.gradients.items()}
+    found = {n: g.view(held.shape).cpu() for n, (held, g) in client_optimizer(engine).gradients.items()}
     engine.destroy()
     return report.score.loss, found
 
