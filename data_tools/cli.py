@@ -4,14 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from largede.verbs import Verb, run_verbs
+from largede.verbs import Verb, positive, run_verbs
 
 
 def _shard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
-    parser.add_argument("--shard-pairs", type=int, default=65536, metavar="N", help="pairs in a shard (%(default)s)")
-    parser.add_argument("--block-pairs", type=int, default=256, metavar="N", help="pairs in a block (%(default)s)")
+    parser.add_argument(
+        "--shard-pairs", type=positive, default=65536, metavar="N", help="pairs in a shard (%(default)s)"
+    )
+    parser.add_argument("--block-pairs", type=positive, default=256, metavar="N", help="pairs in a block (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle (%(default)s)")
     parser.add_argument("--skip-bad", type=int, default=0, metavar="N", help="bad lines to pass over (%(default)s)")
 
@@ -25,7 +27,9 @@ def _run_shard(args: argparse.Namespace) -> None:
 
 def _verify_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
-    parser.add_argument("--threads", type=int, metavar="N", help="shards checked at a time (one for each processor)")
+    parser.add_argument(
+        "--threads", type=positive, metavar="N", help="shards checked at a time (one for each processor)"
+    )
 
 
 def _run_verify(args: argparse.Namespace) -> None:
@@ -54,7 +58,7 @@ def _run_pairs(args: argparse.Namespace) -> None:
 def _vocabulary_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
-    parser.add_argument("--size", type=int, default=8000, metavar="N", help="pieces (%(default)s)")
+    parser.add_argument("--size", type=positive, default=8000, metavar="N", help="pieces (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample of texts (%(default)s)")
 
 

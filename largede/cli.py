@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from largede.errors import RecipeError
-from largede.verbs import Verb, run_verbs
+from largede.verbs import Verb, positive, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -52,8 +52,8 @@ def add_encode_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--corpus", type=Path, required=True, help="folder in BEIR format, or a JSONL file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the embedding shards")
     parser.add_argument("--side", choices=("passage", "query"), default="passage", help="which tower reads the texts")
-    parser.add_argument("--max-tokens", type=int, default=512, help="texts are cut there")
-    parser.add_argument("--shard-size", type=int, default=50_000, help="texts in one shard")
+    parser.add_argument("--max-tokens", type=positive, default=512, help="texts are cut there")
+    parser.add_argument("--shard-size", type=positive, default=50_000, help="texts in one shard")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of the stored vectors")
     _add_compute_flag(parser)
 
@@ -98,8 +98,8 @@ def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline", action="append", default=[], metavar="NAME=FOLDER", help="another model beside it"
     )
-    parser.add_argument("--max-query-tokens", type=int, default=64)
-    parser.add_argument("--max-passage-tokens", type=int, default=512)
+    parser.add_argument("--max-query-tokens", type=positive, default=64)
+    parser.add_argument("--max-passage-tokens", type=positive, default=512)
     parser.add_argument("--training", type=Path, help="run folder whose TensorBoard curves the report shows")
     parser.add_argument("--title", default="Retrieval report")
     _add_compute_flag(parser)

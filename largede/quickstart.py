@@ -221,7 +221,7 @@ def launch_training(job: Quickstart, folder: Path, flags: list[str], *, echo: bo
         TrainingError: it failed; the end of the log is printed.
     """
     recipe = job.out / "recipe.yaml"
-    recipe.write_text(recipe_to_yaml(replace(job.recipe)), encoding="utf-8")
+    recipe.write_text(recipe_to_yaml(job.recipe), encoding="utf-8")
     devices = [] if job.has_gpu else ["--num_accelerators", str(job.ranks)]
     # A port of its own, so that two quickstarts do not meet.
     command = [sys.executable, "-m", "deepspeed.launcher.runner", *devices, "--master_port", str(free_port())]
@@ -255,10 +255,11 @@ def free_port() -> int:
 
 def export(job: Quickstart) -> str:
     """The trained model, and the same model before its first step as the baseline."""
-    from largede.training.export import export_checkpoint, export_untrained, newest_checkpoint
+    from largede.training.export import EVALUATION_TOKENS, export_checkpoint, export_untrained
 
     trained, untrained = job.out / "model", job.out / "untrained"
     run = Path(job.recipe.run.out)
+    newest = run / "checkpoints" / json.loads((run / "checkpoints" / "latest.json").read_text())["checkpoint"]
 
     def write_both() -> None:
         afresh(trained, lambda: export_checkpoint(run, trained))
@@ -266,7 +267,7 @@ def export(job: Quickstart) -> str:
 
     done = run_stage(
         job.out / ".export.json",
-        {"checkpoint": sha256_file(newest_checkpoint(run) / "state.json")},
+        {"checkpoint": sha256_file(newest / "state.json"), "tokens": EVALUATION_TOKENS},
         (trained / "model.safetensors", untrained / "model.safetensors"),
         write_both,
     )

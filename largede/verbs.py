@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from largede import __version__
-from largede.errors import LargedeError
+from largede.errors import LargedeError, MachineError
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,30 @@ def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[
     except LargedeError as error:
         print(f"{program} {args.verb}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{program} {args.verb}: interrupted", file=sys.stderr)
-        return 130
     except BrokenPipeError:
         # The reader of our output (head, less) left; that is its right.
         sys.stderr.close()
         return 0
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        problem = MachineError(
+            f"{where}{error.strerror or error}",
+            expected="paths that can be read and written, folders where folders are asked for",
+            mend="check the path and its permissions, or name another",
+        )
+        print(f"{program} {args.verb}: {problem}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{program} {args.verb}: interrupted", file=sys.stderr)
+        return 130
     return 0
+
+
+def positive(text: str) -> int:
+    """A flag's value that counts something: 1, 2, 3 …"""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
+    return int(text)
 
 
 def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argparse.ArgumentParser:

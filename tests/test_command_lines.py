@@ -2,8 +2,10 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from conftest import MadeWorld
 
 HEAVY = "torch transformers deepspeed faiss pyserini webdataset matplotlib accelerate"
 
@@ -45,6 +47,28 @@ def test_bad_input_is_one_message_and_status_2(
     assert main(words) == 2
     message = capsys.readouterr().err
     assert said in message and "to mend:" in message and "Traceback" not in message
+
+
+def test_a_file_where_a_folder_is_wanted_is_one_message(
+    world: MadeWorld, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from data_tools.cli import main
+
+    (tmp_path / "file").write_text("in the way")
+    assert main(["shard", str(world.pairs), "--out", str(tmp_path / "file" / "shards")]) == 2
+    message = capsys.readouterr().err
+    assert str(tmp_path / "file") in message and "to mend:" in message
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
+def test_a_count_is_a_whole_number_above_zero(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from largede.cli import main
+
+    with pytest.raises(SystemExit) as left:
+        main(["encode", "--model", "m", "--corpus", "c", "--out", "o", "--max-tokens", value])
+    assert left.value.code == 2
+    assert "no whole number above zero" in capsys.readouterr().err
 
 
 def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ it came from (file or flag) is named in the message.
 
 import dataclasses
 import difflib
+import math
 import os
 import types
 from collections.abc import Iterable, Mapping
@@ -168,9 +169,11 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
             return value
         if option is float and not isinstance(value, bool):
             try:
-                return float(value)
+                number = float(value)
             except (TypeError, ValueError):
                 continue
+            if math.isfinite(number):
+                return number
         if option is str and isinstance(value, str | int | float) and not isinstance(value, bool):
             return os.path.expanduser(str(value)) if str(value).startswith("~") else str(value)
     raise RecipeError(f"{where}: {key} is {value!r}", expected=_say(options), mend=f"correct {key}")

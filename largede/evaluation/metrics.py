@@ -37,11 +37,17 @@ class Interval:
 
 
 def per_query(run: Run, qrels: Qrels, measures: tuple[str, ...] = MEASURES) -> PerQuery:
-    """Every measure of every query that counts. Raises DataError for a measure it does not know."""
+    """Every measure of every query that counts. Raises DataError for an unknown measure, or when none counts."""
     import pytrec_eval
 
     names = {measure: _trec_name(measure) for measure in measures}
     judged = {query: grades for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())}
+    if not judged:
+        raise DataError(
+            f"{len(qrels)} judged queries, none with a relevant document",
+            expected="grades above zero in the qrels",
+            mend="check the third column of the qrels file, or give another --split",
+        )
     evaluator = pytrec_eval.RelevanceEvaluator(judged, {asked for asked, _, _ in names.values()})
     values: PerQuery = {measure: dict.fromkeys(judged, 0.0) for measure in measures}
     for query in judged:

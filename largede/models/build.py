@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from largede.config.recipe import ModelConfig
@@ -94,7 +95,7 @@ def load_encoder(name: str, dropout: float | None = None) -> nn.Module:
         is_t5 = config.model_type in ("t5", "mt5", "umt5")
         loader = AutoModelForTextEncoding if is_t5 else AutoModel
         return loader.from_pretrained(name, config=config, dtype=torch.float32, attn_implementation="sdpa")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError(
             f"backbone {name!r} cannot be loaded: {str(error).splitlines()[0]}",
             expected=f"a preset ({', '.join(PRESETS)}), a local folder with config.json and weights, or a hub name",

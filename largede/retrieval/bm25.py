@@ -47,7 +47,7 @@ def bm25_search(
         raise MachineError(
             f"the BM25 process ended with status {done.returncode}:\n  {last}",
             expected="status 0 and a run file",
-            mend="see the lines above, or use --no-bm25",
+            mend="see the lines above; `largede evaluate` can leave BM25 out with --no-bm25",
         )
 
 

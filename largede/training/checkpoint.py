@@ -213,19 +213,21 @@ def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
 
 def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
     """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective."""
-    for path in sorted(folder.glob(FOLDER_PATTERN), reverse=True):
+    # Rank 0's view of the folder counts: a shared file system may show it to others a moment later.
+    for name in objects_of_ranks(sorted((p.name for p in folder.glob(FOLDER_PATTERN)), reverse=True))[0]:
         state, problem = None, ""
         try:
-            state = read_state(path)
-            damaged = damaged_files(path, state)
-            problem = f"damaged: {', '.join(damaged)}" if damaged else ""
+            state = read_state(folder / name)
         except CheckpointError as error:
             problem = error.given
-        if any_over_ranks(bool(problem), group_device()):
-            if rank() == 0:
-                print(f"checkpoint {path.name} is passed over: {problem}", flush=True)
-        elif state is not None:
-            yield path, state
+        if not any_over_ranks(state is None, group_device()) and state is not None:
+            damaged = damaged_files(folder / name, state)
+            if not damaged:
+                yield folder / name, state
+                continue
+            problem = f"damaged: {', '.join(damaged)}"
+        if rank() == 0:
+            print(f"checkpoint {name} is passed over: {problem or 'another rank cannot read it'}", flush=True)
 
 
 class SliceReader:

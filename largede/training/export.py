@@ -8,27 +8,28 @@ from largede.config.recipe import Recipe
 from largede.errors import CheckpointError
 from largede.models.build import build_dual_encoder, load_tokenizer
 from largede.models.folder import FolderSettings, write_model_folder
-from largede.training.checkpoint import CheckpointState, SliceReader, damaged_files, read_state, recipe_of
+from largede.training.checkpoint import (
+    CheckpointState,
+    SliceReader,
+    damaged_files,
+    read_state,
+    recipe_of,
+    sound_checkpoints,
+)
 
 TOKENIZER_FOLDER = "tokenizer"
+EVALUATION_TOKENS = 512
+"""Length up to which an exported model reads, whatever it was trained at: GTR's passages in evaluation."""
 
 
 def export_checkpoint(checkpoint: Path, out: Path) -> None:
-    """Write the model of `checkpoint` (a step-… folder, or a run folder: its newest one) to the new folder `out`.
+    """Write the model of `checkpoint` (a step-… folder, or a run folder: its newest sound one) to the new folder `out`.
 
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
         ModelError: `out` exists.
     """
-    checkpoint = newest_checkpoint(checkpoint)
-    state = read_state(checkpoint)
-    damaged = damaged_files(checkpoint, state)
-    if damaged:
-        raise CheckpointError(
-            f"{checkpoint} is damaged: {', '.join(damaged)}",
-            expected="the files that were written",
-            mend="export the checkpoint before it",
-        )
+    checkpoint, state = sound_checkpoint(checkpoint)
     recipe = recipe_of(state)
     model = build_dual_encoder(recipe.model)
     reader = SliceReader(checkpoint, state)
@@ -50,20 +51,31 @@ def export_untrained(recipe: Recipe, out: Path) -> None:
 def folder_settings(recipe: Recipe, card: str) -> FolderSettings:
     return FolderSettings(
         similarity=recipe.model.similarity,
-        max_tokens=max(recipe.data.max_query_tokens, recipe.data.max_passage_tokens),
+        max_tokens=max(EVALUATION_TOKENS, recipe.data.max_query_tokens, recipe.data.max_passage_tokens),
         query_prefix=recipe.data.query_prefix,
         passage_prefix=recipe.data.passage_prefix,
         card=card,
     )
 
 
-def newest_checkpoint(path: Path) -> Path:
-    """`path` itself, or the newest step-… folder of the run folder `path`."""
+def sound_checkpoint(path: Path) -> tuple[Path, CheckpointState]:
+    """`path` itself, or the newest undamaged step-… folder of the run folder `path`, and what it says of itself.
+
+    Raises:
+        CheckpointError: no checkpoint there, or a damaged one.
+    """
     if (path / "checkpoints").is_dir():
-        found = sorted((path / "checkpoints").glob("step-????????"))
-        if found:
-            return found[-1]
-    return path
+        for found, state in sound_checkpoints(path / "checkpoints"):
+            return found, state
+    state = read_state(path)
+    damaged = damaged_files(path, state)
+    if damaged:
+        raise CheckpointError(
+            f"{path} is damaged: {', '.join(damaged)}",
+            expected="the files that were written",
+            mend="export the checkpoint before it",
+        )
+    return path, state
 
 
 def model_card(state: CheckpointState) -> str:

@@ -104,11 +104,11 @@ class GradCacheStep:
         """Stop all ranks together, naming the pairs at fault. The loss is a global sum, so all ranks see the same."""
         if math.isfinite(score.loss):
             return
-        B = len(batch)
-        finite_B = first_pass["query"].embedding_BD.isfinite().all(1) & first_pass["passage"].embedding_BD[
-            :B
-        ].isfinite().all(1)
+        query_BD, passage_BMD = (first_pass[side].embedding_BD for side in SIDES)
+        finite_B = query_BD.isfinite().all(1) & passage_BMD[: len(batch)].isfinite().all(1)
         own = [name for name, fine in zip(batch.sample_names, finite_B.tolist(), strict=True) if not fine]
+        if not passage_BMD[len(batch) :].isfinite().all():
+            own.append("a hard negative")
         named = [name for part in objects_of_ranks(own) for name in part]
         raise TrainingError(
             f"the loss of step {batch.step} is {score.loss}; pairs without finite embeddings: "

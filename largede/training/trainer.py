@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, TrainingError
+from largede.files import writing
 from largede.models.build import build_dual_encoder, load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
@@ -26,7 +28,7 @@ from largede.training.checkpoint import (
     save_checkpoint,
     sound_checkpoints,
 )
-from largede.training.collectives import all_or_none, any_over_ranks, objects_of_ranks, rank, world_size
+from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.engine import build_engine, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep
 from largede.training.monitor import Monitor, duration
@@ -66,10 +68,12 @@ class Trainer:
         self.checkpoints = self.folder / "checkpoints"
         self.tokenizer_name = recipe.model.tokenizer or recipe.model.backbone
         shape = PRESETS.get(recipe.model.backbone)
-        tokenizer = load_tokenizer(self.tokenizer_name, vocabulary=shape.vocabulary if shape else None)
-        self.batches = self.open_batches(0)
+        vocabulary = shape.vocabulary if shape else None
+        tokenizer = all_or_none(lambda: load_tokenizer(self.tokenizer_name, vocabulary=vocabulary))
+        self.batches = all_or_none(lambda: self.open_batches(0))
         refuse_disagreement(recipe, self.batches.index.fingerprint)
         self.stop = StopRequest()
+        all_or_none(self.folder_that_can_be_written)
         self.engine = build_engine(build_dual_encoder(recipe.model), recipe)
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
@@ -98,6 +102,13 @@ class Trainer:
             damaged_limit=data.damaged_blocks,
         )
 
+    def folder_that_can_be_written(self) -> None:
+        """Fail in the first seconds rather than at the first checkpoint."""
+        self.checkpoints.mkdir(parents=True, exist_ok=True)
+        with writing(self.checkpoints / f"probe-{rank()}") as file:
+            file.write(b"x")
+        (self.checkpoints / f"probe-{rank()}").unlink()
+
     def run(self) -> Path:
         recipe = self.recipe
         self.say(self.introduction())
@@ -107,10 +118,11 @@ class Trainer:
         saved = self.checkpoints / f"step-{self.steps_done:08d}"
         while self.steps_done < recipe.run.steps:
             self.train_step(stream)
-            if self.is_time_to_save() or self.stop.is_requested(self.engine.device):
+            is_leaving = self.stop.is_requested()
+            if self.is_time_to_save() or is_leaving:
                 saved = self.save()
-                if self.stop.received:
-                    self.leave()
+            if is_leaving:
+                self.leave()
         self.monitor.close()
         self.say(f"done: {recipe.run.steps} steps in {duration(time.perf_counter() - started)}, checkpoint {saved}")
         return saved
@@ -204,10 +216,12 @@ class StopRequest:
     def _note(self, number: int, frame: Any) -> None:
         self.received = True
 
-    def is_requested(self, device: torch.device) -> bool:
-        """True on all ranks when one was signalled. Collective."""
-        self.received = any_over_ranks(self.received, device)
-        return self.received
+    def is_requested(self) -> bool:
+        """True on all ranks when one was signalled. Collective, so it is asked after every step.
+
+        What the ranks agree on is not written back: a signal that arrives meanwhile counts after the next step.
+        """
+        return any_over_ranks(self.received, group_device())
 
 
 def refuse_disagreement(recipe: Recipe, data_fingerprint: str) -> None:
@@ -223,22 +237,41 @@ def refuse_disagreement(recipe: Recipe, data_fingerprint: str) -> None:
             )
 
 
+# What may change between two parts of a run without making it another run.
+FREE_TO_CHANGE = frozenset(
+    [
+        "model.tokenizer",
+        "data.shards",
+        "data.workers",
+        "data.damaged_blocks",
+        "batch.chunk_tokens",
+        "batch.no_grad_chunk_tokens",
+        "batch.gradient_cache",
+        "loss.row_block",
+        "run.out",
+        "run.log_every",
+        "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "run.start_from",
+    ]
+)
+
+
 def refuse_other_run(recipe: Recipe, data_fingerprint: str, path: Path, state: CheckpointState) -> None:
-    """Refuse to continue a run under settings that would make it another run."""
-    old = recipe_of(state)
-    keep = {
-        "model": (old.model, recipe.model),
-        "data.seed": (old.data.seed, recipe.data.seed),
-        "data.lanes": (old.data.lanes, recipe.data.lanes),
-        "batch.queries": (old.batch.queries, recipe.batch.queries),
-        "loss": (old.loss, recipe.loss),
-        "optimizer.name": (old.optimizer.name, recipe.optimizer.name),
-        "the data (fingerprint)": (state.data_fingerprint, data_fingerprint),
-    }
-    for name, (before, now) in keep.items():
-        if before != now:
-            raise CheckpointError(
-                f"{name} is {now} but the run in {path.parent.parent} was begun with {before}",
-                expected="the same setting, so that the run goes on as if never interrupted",
-                mend="restore it, or give another --run.out (and --run.start_from this checkpoint)",
-            )
+    """Refuse to continue a run under settings that would make it another run; the engine's are free to change."""
+    before = {**dotted_settings(recipe_of(state)), "the data's fingerprint": state.data_fingerprint}
+    now = {**dotted_settings(recipe), "the data's fingerprint": data_fingerprint}
+    changed = [n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith("engine.")]
+    if changed:
+        name = changed[0]
+        raise CheckpointError(
+            f"{name} is {now[name]} but the run in {path.parent.parent} was begun with {before[name]}"
+            + (f" (so are {', '.join(changed[1:])})" if changed[1:] else ""),
+            expected="the same settings, so that the run goes on as if never interrupted",
+            mend="restore them, or give another --run.out (and --run.start_from this checkpoint)",
+        )
+
+
+def dotted_settings(recipe: Recipe) -> dict[str, Any]:
+    """`{"batch.queries": 2048, …}`."""
+    return {f"{group}.{name}": value for group, values in asdict(recipe).items() for name, value in values.items()}

@@ -45,6 +45,8 @@ def test_flags_win_over_the_file_and_take_both_forms(tmp_path: Path) -> None:
         ("batch: {queries: 1.5}", "a value of type int"),
         ("batch: {gradient_cache: 1}", "a value of type bool"),
         ("model: {layout: siamese}", "one of sde, ade"),
+        ("loss: {temperature: .inf}", "loss.temperature is inf"),
+        ("optimizer: {learning_rate: .nan}", "optimizer.learning_rate is nan"),
         ("loss: {temperature: 0}", "loss.temperature is 0.0"),
         ("model: {dropout: 1.0}", "model.dropout is 1.0"),
         ("batch: {queries: 100}", "divisors of 100"),

@@ -85,3 +85,10 @@ def test_a_paired_difference_is_surer_than_two_intervals() -> None:
 def test_an_unknown_measure_is_refused() -> None:
     with pytest.raises(DataError, match="the measure 'NDCG@ten'"):
         per_query(RUN, QRELS, ("NDCG@ten",))
+
+
+def test_qrels_without_a_relevant_document_are_refused() -> None:
+    from largede.evaluation.metrics import per_query
+
+    with pytest.raises(DataError, match="none with a relevant document"):
+        per_query({}, {"q": {"d": 0}})

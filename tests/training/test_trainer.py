@@ -104,7 +104,8 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     answer["again"] = train_in_process(recipe_for(world, path, "again"))
 
     # A loader process more must not change a single number either.
-    signalled = recipe_for(world, path, "signalled", run__checkpoint_every=100, data__workers=1)
+    # The signal falls on a step that saves anyway: all ranks must leave, not only the one that was told.
+    signalled = recipe_for(world, path, "signalled", run__checkpoint_every=3, data__workers=1)
     trainer = Trainer(signalled, lambda line: None)
     original = trainer.train_step
 
@@ -122,6 +123,9 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
 
     newest = str(path / "through/checkpoints/step-00000006")
     answer["other batch"] = error_of(recipe_for(world, path, "through", batch__queries=32))
+    answer["other rate"] = error_of(recipe_for(world, path, "through", optimizer__learning_rate=0.02))
+    (path / "a file").write_text("in the way")
+    answer["no folder"] = error_of(recipe_for(world, path, "a file/run"))
     answer["other model"] = error_of(recipe_for(world, path, "fresh", model__layout="ade", run__start_from=newest))
     answer["nan"] = error_of(recipe_for(world, path, "nan", optimizer__learning_rate=1e38))
     answer["ranks disagree"] = error_of(recipe_for(world, path, "x", run__steps=6 + dist.get_rank()))
@@ -209,6 +213,8 @@ def test_warm_start_takes_weights_and_fresh_moments(story: tuple[Path, dict[str,
 def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]]) -> None:
     folder, answer = story
     assert "batch.queries is 32" in answer["other batch"] and "--run.out" in answer["other batch"]
+    assert "optimizer.learning_rate is 0.02" in answer["other rate"]
+    assert "Not a directory" in answer["no folder"] and "to mend:" in answer["no folder"]
     assert "is of another model" in answer["other model"]
     assert "rank 1 has another recipe" in answer["ranks disagree"]
 
