@@ -11,6 +11,7 @@ Each stage prints one line with its time. A stage whose inputs have not changed 
 interrupted is begun again, and training goes on from its last checkpoint.
 """
 
+import functools
 import json
 import os
 import shutil
@@ -296,7 +297,7 @@ def evaluate(job: Quickstart) -> Path:
         )
     )
     for stage in STAGES:
-        timed(stage.name, lambda stage=stage: stage.run(evaluation))  # type: ignore[misc]
+        timed(stage.name, functools.partial(stage.run, evaluation))
     return evaluation.job.out / "report.html"
 
 

@@ -43,7 +43,7 @@ class DualEncoder(nn.Module):
 
     def enable_activation_checkpointing(self) -> None:
         for tower in {id(t): t for t in (self.query_tower, self.passage_tower)}.values():
-            tower.encoder.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            tower.encoder.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def join_towers(build_tower: Callable[[], Tower], layout: Layout) -> DualEncoder:
@@ -66,7 +66,7 @@ def join_towers(build_tower: Callable[[], Tower], layout: Layout) -> DualEncoder
 
 
 def share_token_embedder(query_tower: Tower, passage_tower: Tower, *, frozen: bool) -> None:
-    embedder = query_tower.encoder.get_input_embeddings()  # type: ignore[operator]
-    passage_tower.encoder.set_input_embeddings(embedder)  # type: ignore[operator]
+    embedder = query_tower.encoder.get_input_embeddings()
+    passage_tower.encoder.set_input_embeddings(embedder)
     if frozen:
         embedder.requires_grad_(False)

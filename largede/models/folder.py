@@ -57,10 +57,10 @@ def write_model_folder(model: DualEncoder, tokenizer: Any, settings: FolderSetti
 
 def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    tower.encoder.save_pretrained(folder)  # type: ignore[operator]
+    tower.encoder.save_pretrained(folder)
     tokenizer.model_max_length = settings.max_tokens
     tokenizer.save_pretrained(folder)
-    width = tower.encoder.config.hidden_size  # type: ignore[union-attr]
+    width = tower.encoder.config.hidden_size
     modules = ["Transformer", "Pooling"]
     (folder / "1_Pooling").mkdir()
     write_json(
@@ -116,7 +116,7 @@ class FolderEncoder:
     def dimension(self) -> int:
         """Width of one embedding."""
         tower = self.towers["query"]
-        return tower.projection.out_features if tower.projection else tower.encoder.config.hidden_size  # type: ignore
+        return tower.projection.out_features if tower.projection else tower.encoder.config.hidden_size
 
     @torch.no_grad()
     def embed(self, texts: Sequence[str], side: Side, max_tokens: int) -> np.ndarray:

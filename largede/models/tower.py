@@ -3,6 +3,8 @@
 Shapes: B sequences, L tokens, D embedding width.
 """
 
+from typing import Any
+
 from torch import Tensor, nn
 
 from largede.models.pooling import Projection, masked_mean
@@ -10,6 +12,9 @@ from largede.models.pooling import Projection, masked_mean
 
 class Tower(nn.Module):
     """Encoder stack, mean over real tokens, projection, and L2 normalisation when the similarity is cosine."""
+
+    encoder: Any
+    """A transformers encoder: a module with `config`, `get_input_embeddings` and `save_pretrained`."""
 
     def __init__(self, encoder: nn.Module, projection: Projection | None, *, normalize: bool) -> None:
         super().__init__()

@@ -161,9 +161,9 @@ def adamw_goes_on(recipe: Recipe) -> float:
     return max(float((before[n] - w).abs().max()) for n, w in weights(out).items())
 
 
-def go_on_alone(folder: str, world: MadeWorld) -> None:
+def go_on_at_stage_2(folder: str, world: MadeWorld) -> None:
     forget_after(Path(folder) / "alone", 2)
-    train_in_process(recipe_for(world, Path(folder), "alone", model__dropout=0.0))
+    train_in_process(recipe_for(world, Path(folder), "alone", stage=2, model__dropout=0.0))
 
 
 def train_without_dropout(folder: str, world: MadeWorld) -> None:
@@ -234,12 +234,12 @@ def test_a_full_disk_leaves_no_half_checkpoint(story: tuple[Path, dict[str, Any]
 def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(
     world: MadeWorld, tmp_path: Path, story: tuple[Path, dict[str, Any]]
 ) -> None:
-    """Without dropout (whose units depend on the rank) two ranks and three ranks take the same steps."""
+    """Without dropout (whose units depend on the rank) two ranks at ZeRO-3 and three at ZeRO-2 take the same steps."""
     for name in ("two", "three"):
         (tmp_path / name).mkdir()
     run_on_ranks(2, train_without_dropout, tmp_path / "two", str(tmp_path / "two"), world)
     shutil.copytree(tmp_path / "two" / "alone", tmp_path / "three" / "alone")
-    run_on_ranks(3, go_on_alone, tmp_path / "three", str(tmp_path / "three"), world)
+    run_on_ranks(3, go_on_at_stage_2, tmp_path / "three", str(tmp_path / "three"), world)
     for before, after in zip(losses(tmp_path / "two" / "alone"), losses(tmp_path / "three" / "alone"), strict=True):
         assert math.isclose(before, after, rel_tol=1e-5)
 
