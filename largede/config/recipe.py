@@ -41,6 +41,7 @@ class ModelConfig:
     """The dual encoder: which T5 stack, how two towers share it, and what one embedding is."""
 
     backbone: str = setting("gtr-base", "A preset shape (built from scratch) or a local folder or hub name (weights).")
+    layers: int | None = setting(None, "Keep the first so many layers of the backbone only; empty: all.")
     tokenizer: str | None = setting(None, "Folder or hub name of the tokenizer; empty: the backbone's own.")
     layout: Layout = setting("sde", "Sharing between towers: sde, ade, ade-ste, ade-fte or ade-spl.")
     similarity: Similarity = setting("cosine", "cosine: embeddings have length 1; dot: they are left as projected.")
@@ -49,7 +50,7 @@ class ModelConfig:
     seed: int = setting(0, "Seed of freshly initialised weights.")
 
     def __post_init__(self) -> None:
-        demand_positive(self, "embedding_dim")
+        demand_positive(self, "embedding_dim", "layers")
         demand(
             0.0 <= self.dropout < 1.0,
             f"model.dropout is {self.dropout}",
@@ -103,8 +104,13 @@ class LossConfig:
 
     temperature: float = setting(0.01, "Divides every similarity before the softmax.")
     passage_to_query: bool = setting(True, "Add the loss of finding the query of a passage.")
-    mask_duplicates: bool = setting(True, "Leave out columns equal to the row's positive (same id or text) or query.")
-    row_block: int = setting(1024, "Rows of the score matrix held at a time.")
+    mask_duplicates: bool = setting(
+        True, "Leave out columns that are the row's positive again (same id or text), its query, or a known positive."
+    )
+    margin: float | None = setting(
+        None, "Leave out columns more similar than the row's own partner by more than this; empty: keep them."
+    )
+    block_scores: int = setting(2**26, "Scores (rows x columns, 4 bytes each) held at a time.")
 
     def __post_init__(self) -> None:
         demand(
@@ -113,7 +119,13 @@ class LossConfig:
             "a number above zero",
             "GTR uses 0.01",
         )
-        demand_positive(self, "row_block")
+        demand_positive(self, "block_scores")
+        demand(
+            self.margin is None or self.margin >= 0,
+            f"loss.margin is {self.margin}",
+            "zero or more, in units of similarity, or empty",
+            "0.05 leaves out what beats the positive clearly",
+        )
 
 
 @dataclass(frozen=True)
@@ -152,6 +164,16 @@ class EngineConfig:
         "per_chunk", "per_chunk: reduce-scatter into float32 slices after each chunk; coalesced: once per step."
     )
     activation_checkpointing: bool = setting(False, "Recompute each T5 block in the backward pass.")
+    parameters: Literal["regathered", "resident"] = setting(
+        "regathered",
+        "ZeRO-3: regathered: each chunk gathers each block again, as the DeepSpeed file says; resident: every rank "
+        "keeps a whole copy between the chunks (2 bytes per parameter in bf16) and gathers once per step.",
+    )
+    attention: Literal["auto", "packed", "padded"] = setting(
+        "auto",
+        "packed: sequences end to end, no padding (FlexAttention; T5 only; attention-weight dropout is left out, the "
+        "other dropouts stay); padded: length-sorted rectangles (SDPA); auto: packed for T5 on a GPU, else padded.",
+    )
     cpu_threads: int | None = setting(None, "Threads per rank on a machine without GPU; empty: cores / ranks.")
 
     def __post_init__(self) -> None:
@@ -171,9 +193,43 @@ class RunConfig:
     start_from: str | None = setting(
         None, "Checkpoint whose weights (not moments, not position) a new run starts from."
     )
+    dry_run: bool = setting(True, "Before data is touched, take one made step of the largest shape, and undo it.")
 
     def __post_init__(self) -> None:
         demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints")
+
+
+@dataclass(frozen=True)
+class GuardConfig:
+    """When a run is in trouble, and what it does then: loss spikes, and embeddings that collapse into one direction."""
+
+    on_spike: Literal["report", "rewind", "stop"] = setting(
+        "report",
+        "report: say it and go on; rewind: back to the last checkpoint, leaving out the batches since; stop: end the run.",
+    )
+    spike_factor: float = setting(2.0, "A loss above this many times the median of the window counts as high.")
+    spike_window: int = setting(100, "Steps whose median loss is the measure; no spike is seen before half of them.")
+    spike_patience: int = setting(5, "High losses in a row that make a spike.")
+    most_rewinds: int = setting(3, "Rewinds after which a further spike stops the run.")
+    on_collapse: Literal["report", "stop"] = setting("report", "report: say it and go on; stop: end the run.")
+    collapse_cosine: float = setting(0.95, "Mean cosine of unrelated texts above which embeddings have collapsed.")
+    collapse_rank: float = setting(4.0, "Effective rank of the batch's embeddings below which they have collapsed.")
+
+    def __post_init__(self) -> None:
+        demand_positive(self, "spike_window", "spike_patience", "collapse_rank")
+        demand(
+            self.spike_factor > 1.0,
+            f"guard.spike_factor is {self.spike_factor}",
+            "a number above 1",
+            "2.0 is a doubling",
+        )
+        demand(self.most_rewinds >= 0, f"guard.most_rewinds is {self.most_rewinds}", "zero or more", "set it to 0")
+        demand(
+            0.0 < self.collapse_cosine <= 1.0,
+            f"guard.collapse_cosine is {self.collapse_cosine}",
+            "a cosine above 0, up to 1",
+            "0.95 is well above what a healthy model shows",
+        )
 
 
 @dataclass(frozen=True)
@@ -186,6 +242,7 @@ class Recipe:
     loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     run: RunConfig = field(default_factory=RunConfig)
 
     def __post_init__(self) -> None:

@@ -58,7 +58,7 @@ def score_batch(
         softmax_rows_against_columns,
         temperature=config.temperature,
         batch_queries=N,
-        row_block=config.row_block,
+        row_block=max(1, config.block_scores // (N + negatives.total)),
     )
 
     to_passage = against(query_BD, torch.cat([positive_ND, negative_MD]), target_B, row_key, passage_key)

@@ -247,12 +247,13 @@ FREE_TO_CHANGE = frozenset(
         "batch.chunk_tokens",
         "batch.no_grad_chunk_tokens",
         "batch.gradient_cache",
-        "loss.row_block",
+        "loss.block_scores",
         "run.out",
         "run.log_every",
         "run.checkpoint_every",
         "run.keep_checkpoints",
         "run.start_from",
+        "run.dry_run",
     ]
 )
 
@@ -261,7 +262,9 @@ def refuse_other_run(recipe: Recipe, data_fingerprint: str, path: Path, state: C
     """Refuse to continue a run under settings that would make it another run; the engine's are free to change."""
     before = {**dotted_settings(recipe_of(state)), "the data's fingerprint": state.data_fingerprint}
     now = {**dotted_settings(recipe), "the data's fingerprint": data_fingerprint}
-    changed = [n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith("engine.")]
+    changed = [
+        n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith(("engine.", "guard."))
+    ]
     if changed:
         name = changed[0]
         raise CheckpointError(
