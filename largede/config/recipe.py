@@ -110,7 +110,7 @@ class LossConfig:
     margin: float | None = setting(
         None, "Leave out columns more similar than the row's own partner by more than this; empty: keep them."
     )
-    block_scores: int = setting(2**26, "Scores (rows x columns, 4 bytes each) held at a time.")
+    block_scores: int = setting(2**25, "Scores (rows x columns, 4 bytes each) held at a time.")
 
     def __post_init__(self) -> None:
         demand(

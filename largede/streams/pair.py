@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from largede.errors import DataError
+from largede.text import passage_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,8 @@ class Pair:
 
     `negative_titles` and `negative_ids` are empty when no negative has one; otherwise they run parallel to `negatives`.
     `group` names the source (article, thread); pairs of one group are likely false negatives of each other.
+    `other_positives` are ids or whole texts (title and body joined) of further passages known to answer the query: they
+    are not trained on here, but never count as its negatives.
     """
 
     query: str
@@ -24,12 +27,15 @@ class Pair:
     positive_id: str = ""
     negative_ids: tuple[str, ...] = ()
     group: str = ""
+    other_positives: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, empty fields left out; `from_dict` is its inverse."""
         record: dict[str, Any] = {name: getattr(self, name) for name in _TEXTS if getattr(self, name)}
         if self.negatives:
             record["negatives"] = self._negatives_as_json()
+        if self.other_positives:
+            record["other_positives"] = list(self.other_positives)
         return record
 
     def _negatives_as_json(self) -> list[Any]:
@@ -45,7 +51,8 @@ class Pair:
     def from_dict(cls, record: Any, where: str) -> "Pair":
         """Check a decoded JSON value and build the pair; unknown keys are ignored, `null` means absent.
 
-        Negatives are strings or objects with `text` and optional `title` and `id`. Ids may be whole numbers.
+        Negatives are strings or objects with `text` and optional `title` and `id`; other positives are ids or texts,
+        or such objects with an id, a text or both. Ids may be whole numbers.
         `where` ("file line 3") opens the message of the DataError raised for anything else.
         """
         if not isinstance(record, dict):
@@ -57,7 +64,13 @@ class Pair:
             if not texts[name]:
                 raise _unusable(where, f"has no {name}, or an empty one", f'text under "{name}"')
         negatives, negative_titles, negative_ids = _negatives(record.get("negatives"), where)
-        return cls(**texts, negatives=negatives, negative_titles=negative_titles, negative_ids=negative_ids)
+        return cls(
+            **texts,
+            negatives=negatives,
+            negative_titles=negative_titles,
+            negative_ids=negative_ids,
+            other_positives=_other_positives(record.get("other_positives"), where),
+        )
 
 
 _TEXTS = ("query", "positive", "title", "query_id", "positive_id", "group")
@@ -73,6 +86,24 @@ def _negatives(value: Any, where: str) -> tuple[tuple[str, ...], tuple[str, ...]
     rows = [_negative(item, f"{where}, negative {number}") for number, item in enumerate(value, start=1)]
     ids, titles, texts = zip(*rows, strict=True)
     return texts, titles if any(titles) else (), ids if any(ids) else ()
+
+
+def _other_positives(value: Any, where: str) -> tuple[str, ...]:
+    """Every id and every whole text that names a further right answer."""
+    if not value and (value is None or isinstance(value, list)):
+        return ()
+    if not isinstance(value, list):
+        raise _unusable(where, f'has {_kind(value)} under "other_positives"', "a list of ids, texts or objects")
+    names: list[str] = []
+    for number, item in enumerate(value, start=1):
+        place = f"{where}, other positive {number}"
+        record = item if isinstance(item, dict) else {"id": item}
+        text = _text(record, "text", place)
+        found = [_text(record, "id", place), passage_text(_text(record, "title", place), text) if text else ""]
+        if not any(found):
+            raise _unusable(place, "has neither id nor text", "an id, a text, or an object with one of them")
+        names += filter(None, found)
+    return tuple(names)
 
 
 def _negative(item: Any, where: str) -> tuple[str, str, str]:

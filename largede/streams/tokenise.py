@@ -19,13 +19,15 @@ class RankBatch:
 
     `passages` holds the positives in the order of the queries, then every hard negative. A key row of a query is
     (text of its positive, id of its positive, text of the query); columns that share one of them are copies of the
-    right answer. A hard negative has no query of its own.
+    right answer. A hard negative has no query of its own. `answer_keys` (rows, A) names, padded, further
+    passages known to answer the query, each by its text or its id.
     """
 
     step: int
     queries: TokenRows
     passages: TokenRows
     query_keys: np.ndarray
+    answer_keys: np.ndarray
     negative_keys: np.ndarray
     sample_names: tuple[str, ...]
     cut_texts: int
@@ -71,6 +73,7 @@ class PairTokeniser:
             queries=query_rows,
             passages=passage_rows,
             query_keys=_query_keys(pairs, passages),
+            answer_keys=_answer_keys(pairs),
             negative_keys=_negative_keys(negative_texts, negative_ids),
             sample_names=tuple(pair.query_id or pair.query[:80] for pair in pairs),
             cut_texts=cut_queries + cut_passages,
@@ -101,6 +104,14 @@ def _query_keys(pairs: list[Pair], passages: list[str]) -> np.ndarray:
     keys = np.full((len(pairs), 3), UNKNOWN_KEY, dtype=np.int64)
     for i, (pair, passage) in enumerate(zip(pairs, passages, strict=True)):
         keys[i] = (text_key(passage), id_key(pair.positive_id), text_key(pair.query))
+    return keys
+
+
+def _answer_keys(pairs: list[Pair]) -> np.ndarray:
+    """(rows, A): keys of each pair's other positives, filled up with unknown keys."""
+    keys = np.full((len(pairs), max(len(p.other_positives) for p in pairs)), UNKNOWN_KEY, dtype=np.int64)
+    for i, pair in enumerate(pairs):
+        keys[i, : len(pair.other_positives)] = [text_key(name) for name in pair.other_positives]
     return keys
 
 

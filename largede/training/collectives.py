@@ -3,7 +3,7 @@
 Shapes: B local rows, N rows of all ranks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -15,6 +15,10 @@ from torch import Tensor
 from largede.errors import LargedeError, MachineError
 
 T = TypeVar("T")
+
+# torch renamed these in 2.13 and warns of the old names at every call.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
 
 
 def is_distributed() -> bool:
@@ -58,6 +62,14 @@ def sum_over_ranks(tensor: Tensor) -> Tensor:
     return total
 
 
+def largest_over_ranks(tensor: Tensor) -> Tensor:
+    """The elementwise maximum over ranks, in a new tensor. Collective."""
+    largest = tensor.clone()
+    if is_distributed():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return largest
+
+
 def objects_of_ranks(value: T) -> list[T]:
     """Everybody's value, by rank. Collective; for small things only, it pickles between our own ranks."""
     if not is_distributed():
@@ -99,15 +111,13 @@ class RowLayout:
     counts: tuple[int, ...]
     rank: int
 
-    @classmethod
-    def of(cls, local_rows: int, device: torch.device) -> "RowLayout":
-        """Ask every rank for its count. Collective."""
-        if not is_distributed():
-            return cls((local_rows,), 0)
-        counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=device)
-        counts[dist.get_rank()] = local_rows
-        dist.all_reduce(counts)
-        return cls(tuple(counts.tolist()), dist.get_rank())
+    @property
+    def is_alone(self) -> bool:
+        return len(self.counts) == 1
+
+    @property
+    def is_even(self) -> bool:
+        return len(set(self.counts)) == 1
 
     @property
     def total(self) -> int:
@@ -121,10 +131,13 @@ class RowLayout:
 
     def gather(self, local: Tensor) -> Tensor:
         """All ranks' rows (N, ...) in rank order. Collective. Not differentiable: the step owns the gradient."""
-        if len(self.counts) == 1 or self.total == 0:
+        if self.is_alone or self.total == 0:
             return local
-        largest = max(self.counts)
-        padded = local.new_zeros((largest, *local.shape[1:]))
+        if self.is_even:
+            everyone = local.new_empty((self.total, *local.shape[1:]))
+            _all_gather(everyone, local.contiguous())
+            return everyone
+        padded = local.new_zeros((max(self.counts), *local.shape[1:]))
         padded[: len(local)] = local
         buffers = [torch.empty_like(padded) for _ in self.counts]
         dist.all_gather(buffers, padded)
@@ -134,5 +147,23 @@ class RowLayout:
         """This rank's rows of the sum over ranks of a gradient for all rows (N, ...): the adjoint of `gather`.
 
         Taking the local rows without the sum is the classic mistake: it drops what the other ranks' rows say.
+        `gradient_N` is not needed afterwards and may be overwritten. Collective.
         """
-        return sum_over_ranks(gradient_N)[self.local] if self.total else gradient_N
+        if self.is_alone or self.total == 0:
+            return gradient_N
+        if self.is_even:
+            own = gradient_N.new_empty((self.counts[0], *gradient_N.shape[1:]))
+            _reduce_scatter(own, gradient_N.contiguous())
+            return own
+        dist.all_reduce(gradient_N)
+        return gradient_N[self.local].clone()
+
+
+def layouts_of(local_counts: Sequence[int], device: torch.device) -> list[RowLayout]:
+    """The layouts of several kinds of rows, from this rank's count of each. Collective, once for all kinds."""
+    if not is_distributed():
+        return [RowLayout((count,), 0) for count in local_counts]
+    counts_WX = torch.zeros(dist.get_world_size(), len(local_counts), dtype=torch.int64, device=device)
+    counts_WX[dist.get_rank()] = torch.tensor(local_counts)
+    dist.all_reduce(counts_WX)
+    return [RowLayout(tuple(column), dist.get_rank()) for column in counts_WX.T.tolist()]

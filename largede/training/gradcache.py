@@ -25,7 +25,7 @@ from largede.models.dual_encoder import SIDES, Side
 from largede.streams.chunks import Chunk, TokenRows, make_chunks
 from largede.streams.tokenise import RankBatch
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
-from largede.training.scoring import BatchScore, score_batch
+from largede.training.scoring import BatchKeys, BatchScore, score_batch
 
 
 @dataclass
@@ -90,8 +90,7 @@ class GradCacheStep:
         gradient = score_batch(
             first_pass["query"].embedding_BD,
             first_pass["passage"].embedding_BD,
-            torch.from_numpy(batch.query_keys).to(self.engine.device),
-            torch.from_numpy(batch.negative_keys).to(self.engine.device),
+            self.keys_of(batch),
             self.loss,
         )
         self.refuse_non_finite(gradient.score, batch, first_pass)
@@ -99,6 +98,10 @@ class GradCacheStep:
         self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
         computed = sum(chunk.mask_BL.numel() for side in SIDES for chunk in first_pass[side].chunks)
         return StepReport(gradient.score, padding_frac=1.0 - batch.real_tokens / max(1, computed))
+
+    def keys_of(self, batch: RankBatch) -> BatchKeys:
+        arrays = (batch.query_keys, batch.answer_keys, batch.negative_keys)
+        return BatchKeys(*(torch.from_numpy(keys).to(self.engine.device) for keys in arrays))
 
     def refuse_non_finite(self, score: BatchScore, batch: RankBatch, first_pass: dict[Side, Embedded]) -> None:
         """Stop all ranks together, naming the pairs at fault. The loss is a global sum, so all ranks see the same."""

@@ -1,17 +1,23 @@
 """The loss of the whole contrastive batch and its gradient with respect to this rank's representations.
 
-Shapes: B local queries, M local hard negatives, N queries of all ranks, D embedding width.
+Shapes: B local queries, M local hard negatives, N queries and C passages of all ranks, D embedding width, K identity
+keys, A known answers of a query.
 """
 
-import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from largede.config.recipe import LossConfig
-from largede.objectives.contrastive import SoftmaxStatistics, softmax_rows_against_columns
-from largede.training.collectives import RowLayout, sum_over_ranks
+from largede.objectives.contrastive import (
+    ExponentialSums,
+    Keys,
+    Similarities,
+    SoftmaxStatistics,
+    contrastive_gradient,
+)
+from largede.training.collectives import RowLayout, largest_over_ranks, layouts_of, sum_over_ranks
 
 
 @dataclass(frozen=True)
@@ -35,60 +41,71 @@ class BatchGradient:
     d_passage_BMD: Tensor
 
 
-def score_batch(
-    query_BD: Tensor, passage_BMD: Tensor, query_key_BK: Tensor, negative_key_MK: Tensor, config: LossConfig
-) -> BatchGradient:
-    """Both directions of the loss over all ranks' rows. Collective; ranks may hold different B and M.
+@dataclass(frozen=True)
+class BatchKeys:
+    """This rank's keys (int64): of its queries (B, K), their known answers (B, A), and its negatives (M, K)."""
 
-    Each rank scores its own rows against everybody's columns. The gradient it finds for the columns belongs to other
-    ranks, so column gradients are summed over ranks before each takes its own rows.
+    query_BK: Tensor
+    answer_BA: Tensor
+    negative_MK: Tensor
+
+
+def score_batch(query_BD: Tensor, passage_BMD: Tensor, keys: BatchKeys, config: LossConfig) -> BatchGradient:
+    """Both directions of the loss over all ranks' rows. Collective; ranks may hold different B, M and A.
+
+    Each rank scores its own queries against everybody's passages. The gradient it finds for the passages belongs to
+    other ranks too, so it is summed over ranks before each takes its own rows; that of its queries is complete.
     """
     B = len(query_BD)
-    queries = RowLayout.of(B, query_BD.device)
-    negatives = RowLayout.of(len(passage_BMD) - B, query_BD.device)
-    N = queries.total
-    query_ND, positive_ND = queries.gather(query_BD), queries.gather(passage_BMD[:B])
-    negative_MD = negatives.gather(passage_BMD[B:])
-    row_key, query_key, passage_key = None, None, None
+    queries, negatives = layouts_of((B, len(passage_BMD) - B), query_BD.device)
+    own = queries.local
+    partner_N = None
+    if config.margin is not None:
+        partner_N = queries.gather((query_BD.float() * passage_BMD[:B].float()).sum(1))
+    query_keys, passage_keys = None, None
     if config.mask_duplicates:
-        row_key, query_key = query_key_BK, queries.gather(query_key_BK)
-        passage_key = torch.cat([query_key, negatives.gather(negative_key_MK)])
-    target_B = torch.arange(queries.local.start, queries.local.stop, device=query_BD.device)
-    against = functools.partial(
-        softmax_rows_against_columns,
-        temperature=config.temperature,
-        batch_queries=N,
-        row_block=max(1, config.block_scores // (N + negatives.total)),
+        query_keys = Keys(keys.query_BK, keys.answer_BA)
+        passage_keys = Keys(gather_both(torch.cat([keys.query_BK, keys.negative_MK]), queries, negatives))
+    similarities = Similarities(
+        query_BD,
+        gather_both(passage_BMD, queries, negatives),
+        torch.arange(own.start, own.stop, device=query_BD.device),
+        queries.total,
+        query_keys,
+        passage_keys,
+        partner_N,
     )
+    local = contrastive_gradient(similarities, config, complete_over_ranks)
+    d_passage_BMD = sum_back_both(local.d_passage_CD, queries, negatives)
+    return BatchGradient(_summarise(local.loss, local.statistics, queries.total), local.d_query_RD, d_passage_BMD)
 
-    to_passage = against(query_BD, torch.cat([positive_ND, negative_MD]), target_B, row_key, passage_key)
-    loss = to_passage.loss
-    d_query_BD = to_passage.d_row_RD
-    d_positive_BD = queries.sum_back(to_passage.d_column_CD[:N])
-    d_negative_MD = negatives.sum_back(to_passage.d_column_CD[N:])
-    if config.passage_to_query:
-        to_query = against(passage_BMD[:B], query_ND, target_B, row_key, query_key)
-        loss = loss + to_query.loss
-        d_query_BD = d_query_BD + queries.sum_back(to_query.d_column_CD)
-        d_positive_BD = d_positive_BD + to_query.d_row_RD
-    score = _summarise(loss, to_passage.statistics, N)
-    return BatchGradient(score, d_query_BD, torch.cat([d_positive_BD, d_negative_MD]))
+
+def gather_both(local_BM: Tensor, queries: RowLayout, negatives: RowLayout) -> Tensor:
+    """Rows of all positives in the order of the queries, then of all hard negatives (C, ...). Collective."""
+    if queries.is_alone:
+        return local_BM
+    B = queries.counts[queries.rank]
+    positive_N = queries.gather(local_BM[:B])
+    return torch.cat([positive_N, negatives.gather(local_BM[B:])]) if negatives.total else positive_N
+
+
+def sum_back_both(gradient_C: Tensor, queries: RowLayout, negatives: RowLayout) -> Tensor:
+    """This rank's rows (B + M, ...) of the sum over ranks of a gradient for all passages. Collective."""
+    if queries.is_alone:
+        return gradient_C
+    N = queries.total
+    own_B = queries.sum_back(gradient_C[:N])
+    return torch.cat([own_B, negatives.sum_back(gradient_C[N:])]) if negatives.total else own_B
+
+
+def complete_over_ranks(columns: ExponentialSums) -> None:
+    """Every rank saw the columns in the rows of its own queries only; add them up. Collective."""
+    columns.raise_to(largest_over_ranks(columns.largest_X))
+    columns.sum_X.copy_(sum_over_ranks(columns.sum_X))
 
 
 def _summarise(loss: Tensor, local: SoftmaxStatistics, N: int) -> BatchScore:
-    sums = sum_over_ranks(
-        torch.stack(
-            [
-                loss,
-                local.correct,
-                local.reciprocal_rank,
-                local.positive_similarity,
-                local.negative_similarity,
-                local.negatives,
-                local.masked,
-            ]
-        )
-    ).tolist()
+    sums = sum_over_ranks(torch.stack([loss.double(), *vars(local).values()])).tolist()
     return BatchScore(
         loss=sums[0],
         accuracy=sums[1] / N,

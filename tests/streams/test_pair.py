@@ -15,7 +15,10 @@ def pairs(draw: st.DrawFn) -> Pair:
     count = draw(st.integers(0, 3))
     column = st.lists(TEXT, min_size=count, max_size=count).map(tuple).map(lambda row: row if any(row) else ())
     negatives = tuple(draw(st.lists(FULL, min_size=count, max_size=count)))
-    return Pair(draw(FULL), draw(FULL), draw(TEXT), negatives, draw(column), draw(TEXT), draw(TEXT), draw(column))
+    others = tuple(draw(st.lists(FULL, max_size=2)))
+    texts = (draw(FULL), draw(FULL), draw(TEXT))
+    ids = (draw(TEXT), draw(TEXT), draw(column))
+    return Pair(*texts, negatives, draw(column), *ids, other_positives=others)
 
 
 @given(pairs())
@@ -35,6 +38,12 @@ def test_texts_are_stripped_and_numbers_become_ids() -> None:
     assert (pair.negatives, pair.negative_titles, pair.negative_ids) == (("a", "b"), ("", "t"), ("", "3"))
 
 
+def test_other_positives_are_ids_or_whole_texts() -> None:
+    others = [17, "d2", {"id": "d3", "title": "t", "text": "b"}, {"text": "c"}]
+    pair = Pair.from_dict({"query": "q", "positive": "p", "other_positives": others}, "here")
+    assert pair.other_positives == ("17", "d2", "d3", "t b", "c")
+
+
 @pytest.mark.parametrize(
     ("record", "complaint"),
     [
@@ -46,6 +55,11 @@ def test_texts_are_stripped_and_numbers_become_ids() -> None:
         ({"query": "q", "positive": "p", "query_id": True}, 'x line 2 has true or false under "query_id"'),
         ({"query": "q", "positive": "p", "negatives": "n"}, 'x line 2 has text under "negatives"'),
         ({"query": "q", "positive": "p", "negatives": {}}, 'x line 2 has an object under "negatives"'),
+        ({"query": "q", "positive": "p", "other_positives": "d"}, 'x line 2 has text under "other_positives"'),
+        (
+            {"query": "q", "positive": "p", "other_positives": [{}]},
+            "x line 2, other positive 1 has neither id nor text",
+        ),
         ({"query": "q", "positive": "p", "negatives": ["n", 1]}, "x line 2, negative 2 is a number"),
         ({"query": "q", "positive": "p", "negatives": [{"title": "t"}]}, "x line 2, negative 1 has no text"),
         ({"query": "q", "positive": "p\ud83d"}, 'x line 2 has half a Unicode character under "positive"'),

@@ -13,7 +13,7 @@ from largede.config.recipe import Recipe
 from largede.files import write_json
 from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import DualEncoder
-from largede.objectives.contrastive import UNKNOWN_KEY, dense_contrastive_loss
+from largede.objectives.contrastive import UNKNOWN_KEY, Keys, dense_contrastive_loss
 from largede.streams.chunks import TokenRows, make_chunks
 from largede.streams.tokenise import RankBatch
 
@@ -39,6 +39,9 @@ class MadeBatch:
         self.query_keys[1, 0] = self.query_keys[0, 0]
         self.query_keys[pairs - 1, 2] = self.query_keys[2, 2]
         self.query_keys[4:7, 1] = UNKNOWN_KEY
+        self.answer_keys = np.full((pairs, 2), UNKNOWN_KEY)
+        self.answer_keys[5, 0] = self.query_keys[7, 0]
+        self.answer_keys[8] = (self.query_keys[0, 1], 10_001)
         self.negative_keys = np.full((len(self.negatives), 3), UNKNOWN_KEY)
         self.negative_keys[:, 0] = 10_000 + np.arange(len(self.negatives))
         if len(self.negatives):
@@ -53,10 +56,16 @@ class MadeBatch:
             queries=take(self.queries, rows),
             passages=TokenRows.joined(take(self.positives, rows), take(self.negatives, negative_rows)),
             query_keys=self.query_keys[rows.start : rows.stop],
+            answer_keys=self.known_answers(rows),
             negative_keys=self.negative_keys[negative_rows.start : negative_rows.stop],
             sample_names=tuple(f"pair-{i}" for i in rows),
             cut_texts=0,
         )
+
+    def known_answers(self, rows: range) -> np.ndarray:
+        """Only as many columns as these rows need, so ranks differ in their number, as with the real tokeniser."""
+        keys = self.answer_keys[rows.start : rows.stop]
+        return keys[:, : (keys != UNKNOWN_KEY).sum(1).max()]
 
     def plain_loss(self, model: DualEncoder, recipe: Recipe) -> Tensor:
         """The twin: everything in one graph of one process."""
@@ -64,7 +73,10 @@ class MadeBatch:
         negative = positive[:0]
         if len(self.negatives):
             negative = embed_all(model, "passage", self.negatives)
-        keys: Any = (torch.from_numpy(self.query_keys), torch.from_numpy(self.negative_keys))
+        keys: Any = (
+            Keys(torch.from_numpy(self.query_keys), torch.from_numpy(self.answer_keys)),
+            Keys(torch.from_numpy(self.negative_keys)),
+        )
         return dense_contrastive_loss(
             query,
             positive,
@@ -72,6 +84,7 @@ class MadeBatch:
             *(keys if recipe.loss.mask_duplicates else (None, None)),
             temperature=recipe.loss.temperature,
             passage_to_query=recipe.loss.passage_to_query,
+            margin=recipe.loss.margin,
         )
 
 
