@@ -3,8 +3,6 @@
 Shapes: B sequences, L tokens, H encoder width, D embedding width.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -16,18 +14,10 @@ def masked_mean(state_BLH: Tensor, mask_BL: Tensor) -> Tensor:
 
 
 class Projection(nn.Linear):
-    """Linear map without bias to the embedding width, float32 arithmetic whatever the parameters are stored in.
-
-    Initialised by variance scaling with scale 1.0 over the fan-in (truncated normal), as in t5x_retrieval.
-    """
+    """Linear map without bias to the embedding width, float32 arithmetic whatever the parameters are stored in."""
 
     def __init__(self, width: int, embedding_dim: int) -> None:
         super().__init__(width, embedding_dim, bias=False)
-
-    def reset_parameters(self) -> None:
-        # A normal cut at two deviations keeps 0.8796 of its own; dividing restores a variance of 1 / fan-in.
-        deviation = math.sqrt(1.0 / self.in_features) / 0.87962566
-        nn.init.trunc_normal_(self.weight, std=deviation, a=-2 * deviation, b=2 * deviation)
 
     def forward(self, pooled_BH: Tensor) -> Tensor:
         with torch.autocast(pooled_BH.device.type, enabled=False):

@@ -141,6 +141,8 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
             expected="ZeRO 1, 2 or 3 with bf16, or stage 0 in float32",
             mend="use ds_configs/zero1_bf16.json or later",
         )
+    if recipe.engine.parameters == "resident":
+        keep_resident(config, path.name)
     return {
         **config,
         **plan.deepspeed_numbers(),
@@ -150,6 +152,18 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
     }
+
+
+def keep_resident(config: dict[str, Any], file: str) -> None:
+    """ZeRO-3 gathers parameters below a threshold once per step and keeps them; so the threshold goes above all."""
+    zero = config.get("zero_optimization", {})
+    if zero.get("stage", 0) != 3 or zero.get("offload_param"):
+        raise RecipeError(
+            f"engine.parameters is resident with {file}",
+            expected="ZeRO-3 without parameter offload: elsewhere parameters are resident anyway, or must not be",
+            mend="set engine.parameters to regathered",
+        )
+    zero["stage3_param_persistence_threshold"] = 10**15
 
 
 def find_deepspeed_file(name: str) -> Path:

@@ -15,7 +15,7 @@ from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, TrainingError
 from largede.files import writing
-from largede.models.build import build_dual_encoder, load_tokenizer
+from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
 from largede.streams.tokenise import PairTokeniser, RankBatch
@@ -29,7 +29,8 @@ from largede.training.checkpoint import (
     sound_checkpoints,
 )
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
-from largede.training.engine import build_engine, join_ranks, leave_ranks
+from largede.training.construct import build_filled_engine
+from largede.training.engine import join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep
 from largede.training.monitor import Monitor, duration
 from largede.training.run_folder import open_run_folder
@@ -74,7 +75,7 @@ class Trainer:
         refuse_disagreement(recipe, self.batches.index.fingerprint)
         self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
-        self.engine = build_engine(build_dual_encoder(recipe.model), recipe)
+        self.engine = build_filled_engine(recipe)
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
         self.steps_done = self.resume()
