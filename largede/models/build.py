@@ -24,8 +24,8 @@ TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json")
 def prepare_libraries() -> None:
     """Tell DeepSpeed, which transformers imports, of a missing accelerator before it warns.
 
-    transformers keeps quiet: no bars for local files, and no table of weights that were left out, for what is missing is
-    refused here.
+    transformers keeps quiet: no bars for local files, and no table of weights that were left out, for what is missing
+    is refused here.
     """
     if not torch.accelerator.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")

@@ -51,11 +51,14 @@ class CheckpointState:
     parameters: dict[str, list[int]]
     versions: dict[str, str]
     files: dict[str, dict[str, Any]]
+    skipped_batches: int = 0
     format: int = FORMAT
 
 
-def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, *, data_fingerprint: str) -> Path:
-    """Write `folder/step-…` with `step` steps done. Collective.
+def save_checkpoint(
+    engine: Any, recipe: Recipe, step: int, folder: Path, *, data_fingerprint: str, skipped_batches: int = 0
+) -> Path:
+    """Write `folder/step-…` with `step` steps done on batches up to `step + skipped_batches`. Collective.
 
     Raises:
         MachineError: a rank cannot write (disk full, no permission); the half-written folder is removed.
@@ -70,7 +73,8 @@ def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, *, dat
 
     def publish() -> None:
         if rank() == 0:
-            _publish(engine, recipe, step, temporary, final, files, data_fingerprint)
+            state = state_of(engine, recipe, step, files, data_fingerprint, skipped_batches)
+            _publish(state, recipe, temporary, final)
 
     try:
         all_or_none(begin)  # nobody writes before the folder is there
@@ -158,13 +162,24 @@ def _finish(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
-def _publish(
-    engine: Any, recipe: Recipe, step: int, temporary: Path, final: Path, files: dict[str, Any], fingerprint: str
-) -> None:
+def state_of(
+    engine: Any, recipe: Recipe, step: int, files: dict[str, Any], fingerprint: str, skipped_batches: int
+) -> CheckpointState:
     optimizer = client_optimizer(engine)
     optimizer_steps = optimizer.step_count if isinstance(optimizer, ZeroAdafactor) else step
-    shapes = {n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()}
-    state = CheckpointState(step, optimizer_steps, asdict(recipe), fingerprint, shapes, library_versions(), files)
+    return CheckpointState(
+        step=step,
+        optimizer_steps=optimizer_steps,
+        recipe=asdict(recipe),
+        data_fingerprint=fingerprint,
+        parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
+        versions=library_versions(),
+        files=files,
+        skipped_batches=skipped_batches,
+    )
+
+
+def _publish(state: CheckpointState, recipe: Recipe, temporary: Path, final: Path) -> None:
     write_json(temporary / STATE_FILE, asdict(state))
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)

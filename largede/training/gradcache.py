@@ -67,10 +67,12 @@ class Embedded:
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step tells the monitor: figures of the global batch, and this rank's padding share."""
+    """What one step tells the monitor: figures of the global batch, this rank's padding share, and its embeddings."""
 
     score: BatchScore
     padding_frac: float
+    query_BD: Tensor
+    positive_BD: Tensor
 
 
 class GradCacheStep:
@@ -97,7 +99,12 @@ class GradCacheStep:
         d_embedding = {"query": gradient.d_query_BD, "passage": gradient.d_passage_BMD}
         self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
         computed = sum(chunk.mask_BL.numel() for side in SIDES for chunk in first_pass[side].chunks)
-        return StepReport(gradient.score, padding_frac=1.0 - batch.real_tokens / max(1, computed))
+        return StepReport(
+            gradient.score,
+            padding_frac=1.0 - batch.real_tokens / max(1, computed),
+            query_BD=first_pass["query"].embedding_BD,
+            positive_BD=first_pass["passage"].embedding_BD[: len(batch)],
+        )
 
     def keys_of(self, batch: RankBatch) -> BatchKeys:
         arrays = (batch.query_keys, batch.answer_keys, batch.negative_keys)

@@ -12,6 +12,7 @@ import torch
 from largede.streams.tokenise import RankBatch
 from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
 from largede.training.gradcache import StepReport
+from largede.training.spread import Spread
 
 
 class Monitor:
@@ -27,12 +28,22 @@ class Monitor:
         self.total_steps = total_steps
         self.log_every = log_every
         self.say = say
-        self.writer: Any = None
-        if rank() == 0:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
+        self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
+        self.run_texts = 0
+        self.run_cut_texts = 0
         self._start_interval()
+
+    def _open_writer(self, purge_step: int | None) -> Any:
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+
+    def cut_share(self) -> str:
+        """How many of the run's texts were longer than the limits, in words. Collective."""
+        cut, texts = sum_over_ranks(
+            torch.tensor([self.run_cut_texts, self.run_texts], dtype=torch.float64, device=group_device())
+        ).tolist()
+        return f"{100 * cut / max(1.0, texts):.1f} % of the texts were cut at the limits"
 
     def _start_interval(self) -> None:
         self.since_s = time.perf_counter()
@@ -51,11 +62,21 @@ class Monitor:
         self.texts += len(batch.queries) + len(batch.passages)
         self.cut_texts += batch.cut_texts
         self.data_wait_s += data_wait_s
+        self.run_texts += len(batch.queries) + len(batch.passages)
+        self.run_cut_texts += batch.cut_texts
 
     def is_due(self, step: int) -> bool:
         return step % self.log_every == 0 or step == self.total_steps
 
-    def log(self, step: int, report: StepReport, gradient_norm: float, learning_rate: float, epoch: float) -> None:
+    def log(
+        self,
+        step: int,
+        report: StepReport,
+        spread: dict[str, Spread],
+        gradient_norm: float,
+        learning_rate: float,
+        epoch: float,
+    ) -> None:
         """Write the figures after `step` steps. Collective: counts are summed over ranks."""
         elapsed_s = time.perf_counter() - self.since_s
         local = [
@@ -76,6 +97,8 @@ class Monitor:
             "quality/in_batch_mrr": report.score.reciprocal_rank,
             "quality/positive_similarity": report.score.positive_similarity,
             "quality/negative_similarity": report.score.negative_similarity,
+            **{f"quality/mean_cosine_of_{side}": figures.mean_cosine for side, figures in spread.items()},
+            **{f"quality/effective_rank_of_{side}": figures.effective_rank for side, figures in spread.items()},
             "optimizer/learning_rate": learning_rate,
             "optimizer/gradient_norm": gradient_norm,
             "speed/pairs_per_s": pairs / elapsed_s,
@@ -99,6 +122,20 @@ class Monitor:
         self.writer.flush()
         with (self.folder / "figures.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time_s": round(time.time(), 3), **figures}) + "\n")
+
+    def remark(self, step: int, words: str) -> None:
+        """Say something that happened, on the terminal and in TensorBoard's text."""
+        self.say(f"step {step}: {words}")
+        if self.writer is not None:
+            self.writer.add_text("remarks", words, step)
+
+    def rewind(self, step: int, words: str) -> None:
+        """Go on as if the steps after `step` had not been; TensorBoard forgets their points."""
+        self.remark(step, words)
+        if self.writer is not None:
+            self.writer.close()
+            self.writer = self._open_writer(step + 1)
+        self._start_interval()
 
     def text(self, name: str, value: str) -> None:
         if self.writer is not None:

@@ -4,7 +4,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,11 +30,14 @@ from largede.training.checkpoint import (
 )
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.construct import build_filled_engine
+from largede.training.dry_run import dry_run
 from largede.training.engine import join_ranks, leave_ranks
-from largede.training.gradcache import GradCacheStep
+from largede.training.gradcache import GradCacheStep, StepReport
+from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.monitor import Monitor, duration
 from largede.training.run_folder import open_run_folder
 from largede.training.schedule import learning_rate
+from largede.training.spread import spread_over_ranks
 
 EXIT_SAVED_ON_SIGNAL = 75
 """Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
@@ -78,12 +81,19 @@ class Trainer:
         self.engine = build_filled_engine(recipe)
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
+        self.skipped_batches = 0
+        self.rewinds = 0
+        self.say(self.introduction())
+        if recipe.run.dry_run:
+            self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()
-        if self.steps_done:
-            self.batches = self.open_batches(self.steps_done)
         fingerprint = self.batches.index.fingerprint
         all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
         self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
+        self.spikes = SpikeGuard(recipe.guard)
+        self.collapses = CollapseGuard(
+            recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
+        )
 
     def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
         data = self.recipe.data
@@ -112,25 +122,32 @@ class Trainer:
 
     def run(self) -> Path:
         recipe = self.recipe
-        self.say(self.introduction())
         self.monitor.text("recipe", "    " + recipe_to_yaml(recipe).replace("\n", "\n    "))
         started = time.perf_counter()
-        stream = iter(self.batches)
+        self.open_stream()
         saved = self.checkpoints / f"step-{self.steps_done:08d}"
         while self.steps_done < recipe.run.steps:
-            self.train_step(stream)
+            report = self.train_step()
+            has_rewound = self.guard(report)
             is_leaving = self.stop.is_requested()
-            if self.is_time_to_save() or is_leaving:
+            # A rewind is saved at once, so that a restart does not meet the same spike again.
+            if self.is_time_to_save() or is_leaving or has_rewound:
                 saved = self.save()
             if is_leaving:
                 self.leave()
+        took = duration(time.perf_counter() - started)
+        self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
         self.monitor.close()
-        self.say(f"done: {recipe.run.steps} steps in {duration(time.perf_counter() - started)}, checkpoint {saved}")
         return saved
 
-    def train_step(self, stream: Iterator[RankBatch]) -> None:
+    def open_stream(self) -> None:
+        """Read on from where the steps done, and batches left out by rewinds, have come to."""
+        self.batches = self.open_batches(self.steps_done + self.skipped_batches)
+        self.stream = iter(self.batches)
+
+    def train_step(self) -> StepReport:
         waiting_since = time.perf_counter()
-        batch = self.next_batch(stream)
+        batch = self.next_batch()
         data_wait_s = time.perf_counter() - waiting_since
         self.seed_dropout()
         rate = learning_rate(self.recipe.optimizer, self.steps_done, self.recipe.run.steps)
@@ -144,12 +161,57 @@ class Trainer:
         gradient_norm = self.gradient_norm()
         self.monitor.count(batch, data_wait_s)
         if self.monitor.is_due(self.steps_done):
-            epoch = self.batches.epoch_of(self.steps_done)
-            self.monitor.log(self.steps_done, report, gradient_norm, rate, epoch)
+            self.log(report, gradient_norm, rate)
+        return report
 
-    def next_batch(self, stream: Iterator[RankBatch]) -> RankBatch:
+    def log(self, report: StepReport, gradient_norm: float, rate: float) -> None:
+        """Write the figures of the steps since the last log; look for a collapse, which only they show. Collective."""
+        epoch = self.batches.epoch_of(self.steps_done + self.skipped_batches)
+        spread = {"queries": spread_over_ranks(report.query_BD), "passages": spread_over_ranks(report.positive_BD)}
+        self.monitor.log(self.steps_done, report, spread, gradient_norm, rate, epoch)
+        collapse = self.collapses.sees_collapse(self.steps_done, spread)
+        if collapse and self.recipe.guard.on_collapse == "stop":
+            raise TrainingError(
+                f"the embeddings have collapsed by step {self.steps_done}: {collapse}",
+                expected="texts that differ to have embeddings that differ",
+                mend="continue an earlier checkpoint with a lower learning rate or a higher temperature",
+            )
+        if collapse:
+            self.monitor.remark(self.steps_done, f"warning: the embeddings are collapsing: {collapse}")
+
+    def guard(self, report: StepReport) -> bool:
+        """Act on a loss that jumped and stayed up; true after a rewind. All ranks see the same loss and do the same."""
+        spike = self.spikes.sees_spike(report.score.loss)
+        if spike is None:
+            return False
+        guard = self.recipe.guard
+        if guard.on_spike == "stop" or (guard.on_spike == "rewind" and self.rewinds >= guard.most_rewinds):
+            raise TrainingError(
+                f"step {self.steps_done}: {spike}" + (f", after {self.rewinds} rewinds" if self.rewinds else ""),
+                expected="a loss that does not jump",
+                mend="continue an earlier checkpoint with a lower learning rate, or set guard.on_spike",
+            )
+        self.monitor.remark(self.steps_done, f"warning: {spike}")
+        return guard.on_spike == "rewind" and self.rewind()
+
+    def rewind(self) -> bool:
+        """Go back to the newest sound checkpoint and leave out the batches since. Collective."""
+        for path, state in sound_checkpoints(self.checkpoints):
+            load_checkpoint(self.engine, path, state)
+            left_out = self.steps_done - state.step
+            self.skipped_batches += left_out
+            self.steps_done = state.step
+            self.rewinds += 1
+            self.open_stream()
+            self.spikes.begin()
+            self.monitor.rewind(state.step, f"back to {path.name}; the {left_out} batches since are left out")
+            return True
+        self.monitor.remark(self.steps_done, "there is no checkpoint to go back to yet: going on")
+        return False
+
+    def next_batch(self) -> RankBatch:
         """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
-        return all_or_none(lambda: next(stream))
+        return all_or_none(lambda: next(self.stream))
 
     def seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""
@@ -177,6 +239,7 @@ class Trainer:
             self.steps_done,
             self.checkpoints,
             data_fingerprint=self.batches.index.fingerprint,
+            skipped_batches=self.skipped_batches,
         )
 
     def leave(self) -> None:
@@ -190,6 +253,7 @@ class Trainer:
             refuse_other_run(self.recipe, self.batches.index.fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
             self.say(f"continuing from {path}")
+            self.skipped_batches = state.skipped_batches
             return state.step
         if self.recipe.run.start_from:
             path = Path(self.recipe.run.start_from)

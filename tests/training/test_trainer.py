@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,9 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     forget_after(path / "again", 4)
     damage_newest(path / "again")
     answer["again"] = train_in_process(recipe_for(world, path, "again"))
+    train_in_process(recipe_for(world, path, "no dry run", run__dry_run=False))
+    answer["rewound"] = rewound(world, path, on_spike="rewind")
+    answer["stopped by a spike"] = error_of_spike(world, path)
 
     # A loader process more must not change a single number either.
     # The signal falls on a step that saves anyway: all ranks must leave, not only the one that was told.
@@ -109,10 +113,11 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     trainer = Trainer(signalled, lambda line: None)
     original = trainer.train_step
 
-    def step_with_signal(stream: Any) -> None:
-        original(stream)
+    def step_with_signal() -> Any:
+        report = original()
         if trainer.steps_done == 3 and dist.get_rank() == 1:
             signal.raise_signal(signal.SIGUSR1)
+        return report
 
     trainer.train_step = step_with_signal  # type: ignore[method-assign]
     with pytest.raises(SystemExit) as left:
@@ -133,6 +138,52 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     answer["warm start"] = train_in_process(recipe_for(world, path, "warm", run__start_from=newest))
     answer["adamw"] = adamw_goes_on(recipe_for(world, path, "adamw", optimizer__name="adamw"))
     return answer
+
+
+SPIKE = {"guard__spike_window": 4, "guard__spike_patience": 2, "run__steps": 10, "run__out": ""}
+
+
+def spiking(world: MadeWorld, folder: Path, out: str, on_spike: str) -> tuple[Trainer, list[str]]:
+    """A run whose batches 6 and 7 seem to have ten times the loss."""
+    settings = {**SPIKE, "run__out": str(folder / out), "guard__on_spike": on_spike}
+    lines: list[str] = []
+    trainer = Trainer(recipe_for(world, folder, out, **settings), lines.append)
+    original = trainer.step
+
+    def step(batch: Any) -> Any:
+        report = original(batch)
+        factor = 10.0 if batch.step in (6, 7) else 1.0
+        return replace(report, score=replace(report.score, loss=factor * report.score.loss))
+
+    step.has_dropout = original.has_dropout  # type: ignore[attr-defined]
+    trainer.step = step  # type: ignore[assignment]
+    return trainer, lines
+
+
+def rewound(world: MadeWorld, folder: Path, on_spike: str) -> list[str]:
+    """Let a run rewind; beside it, let another be killed right after and go on from the checkpoint it went back to."""
+    trainer, lines = spiking(world, folder, "rewound", on_spike)
+    trainer.run()
+    trainer.engine.destroy()
+    dist.barrier()
+    if dist.get_rank() == 0:
+        shutil.copytree(folder / "rewound", folder / "left out")
+    forget_after(folder / "left out", 6)
+    other, _ = spiking(world, folder, "left out", "stop")
+    other.run()
+    other.engine.destroy()
+    return lines
+
+
+def error_of_spike(world: MadeWorld, folder: Path) -> str:
+    trainer, _ = spiking(world, folder, "spike", "stop")
+    try:
+        trainer.run()
+    except TrainingError as error:
+        return str(error)
+    finally:
+        trainer.engine.destroy()
+    return "no error"
 
 
 def full_disk(recipe: Recipe) -> str:
@@ -191,6 +242,27 @@ def test_an_interrupted_run_ends_bit_for_bit_like_the_other(story: tuple[Path, d
     assert losses(folder / "again") == losses(folder / "through")
     expected = weights(folder / "through")
     assert all(torch.equal(w, expected[n]) for n, w in weights(folder / "again").items())
+
+
+def test_the_dry_run_leaves_no_trace(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert any(line.startswith("dry run: the largest step fits") for line in answer["lines"])
+    expected, found = weights(folder / "through"), weights(folder / "no dry run")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+def test_a_spike_rewinds_and_leaves_its_batches_out(story: tuple[Path, dict[str, Any]]) -> None:
+    folder, answer = story
+    assert any("step 8: warning: the loss has been above 2 times" in line for line in answer["rewound"])
+    assert any("back to step-00000006; the 2 batches since are left out" in line for line in answer["rewound"])
+    for step in (6, 10):  # saved at once, so that a restart does not meet the spike again
+        state = read_state(folder / f"rewound/checkpoints/step-{step:08d}")
+        assert (state.step, state.skipped_batches) == (step, 2)
+    before = read_state(folder / "rewound/checkpoints/step-00000004")
+    assert before.skipped_batches == 0
+    expected, found = weights(folder / "left out", 10), weights(folder / "rewound", 10)
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert answer["stopped by a spike"].startswith("step 8: the loss has been above 2 times")
 
 
 def test_a_signal_on_one_rank_saves_and_leaves_all(story: tuple[Path, dict[str, Any]]) -> None:

@@ -1,0 +1,115 @@
+"""One made step of the largest shape a recipe can produce, before data is touched, so that memory fails in a minute.
+
+Every row is as long as the limits allow. Of each side only two chunks are computed, the second on top of what the first
+left behind; the loss sees all rows. The optimizer steps with learning rate 0 and then forgets, so nothing remains.
+"""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from largede.config.batch import BatchPlan
+from largede.config.recipe import Recipe
+from largede.errors import MachineError
+from largede.streams.chunks import TokenRows
+from largede.streams.tokenise import RankBatch
+from largede.training.adafactor import ZeroAdafactor
+from largede.training.checkpoint import client_optimizer
+from largede.training.collectives import rank, world_size
+from largede.training.gradcache import GradCacheStep
+
+CHUNKS_PER_SIDE = 2
+COUNTERS = ("global_steps", "global_samples", "micro_steps")
+
+
+class DryStep(GradCacheStep):
+    """The step, cut to the chunks that show its peak. With kept graphs every chunk counts, so none is left out."""
+
+    def equal_chunks(self, rows: TokenRows, budget_tokens: int) -> list[Any]:
+        chunks = super().equal_chunks(rows, budget_tokens)
+        return chunks[:CHUNKS_PER_SIDE] if self.batch.gradient_cache else chunks
+
+
+def dry_run(engine: Any, recipe: Recipe) -> str:
+    """Take the step and undo it; gives a line that says what it took. Collective.
+
+    Raises:
+        MachineError: this rank ran out of memory. The launcher ends the others.
+    """
+    started = time.perf_counter()
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    try:
+        take_step(engine, recipe)
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, recipe) from None
+    took = f"the largest step fits ({time.perf_counter() - started:.1f} s"
+    if torch.cuda.is_available():
+        took += f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on this GPU"
+        torch.cuda.empty_cache()
+    return f"dry run: {took})"
+
+
+def take_step(engine: Any, recipe: Recipe) -> None:
+    optimizer = client_optimizer(engine)
+    before = {name: getattr(engine, name) for name in COUNTERS}
+    for group in optimizer.param_groups:
+        group["lr"] = 0.0
+    DryStep(engine, recipe)(largest_batch(recipe))
+    engine.step()
+    for name, value in before.items():
+        setattr(engine, name, value)
+    forget(optimizer)
+
+
+def forget(optimizer: torch.optim.Optimizer) -> None:
+    """Put the optimizer back to before its first step."""
+    if isinstance(optimizer, ZeroAdafactor):
+        for moments in optimizer.moments.values():
+            for tensor in moments.tensors().values():
+                tensor.zero_()
+        optimizer.step_count = 0
+    else:
+        optimizer.state.clear()
+
+
+def largest_batch(recipe: Recipe) -> RankBatch:
+    """This rank's rows with every text at its limit and every pair with all its hard negatives."""
+    B = len(BatchPlan(recipe.batch.queries, world_size()).rows(rank()))
+    M = B * recipe.data.hard_negatives
+    return RankBatch(
+        step=0,
+        queries=rows_of_length(B, recipe.data.max_query_tokens),
+        passages=rows_of_length(B + M, recipe.data.max_passage_tokens),
+        query_keys=np.arange(3 * B, dtype=np.int64).reshape(B, 3),
+        answer_keys=np.empty((B, 0), dtype=np.int64),
+        negative_keys=np.arange(3 * M, dtype=np.int64).reshape(M, 3) + 3 * B,
+        sample_names=("made for the dry run",) * B,
+        cut_texts=0,
+    )
+
+
+def rows_of_length(rows: int, tokens: int) -> TokenRows:
+    """Rows of some ordinary token, repeated."""
+    return TokenRows(np.full(rows * tokens, 5, dtype=np.int32), np.arange(rows + 1, dtype=np.int64) * tokens)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    # Without a GPU torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def out_of_memory(error: BaseException, recipe: Recipe) -> MachineError:
+    from largede.training.plan import Machine, predict
+
+    plan = predict(recipe, Machine(gpus=world_size()))
+    return MachineError(
+        f"the largest step of this recipe does not fit: {str(error).splitlines()[0]}",
+        expected="\n".join(["memory for what the plan predicts per rank:", *plan.memory_lines()]),
+        mend="lower batch.chunk_tokens, set engine.activation_checkpointing to true, use more GPUs, or ask "
+        "`largede plan` which knob to turn",
+    )

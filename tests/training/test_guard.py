@@ -1,0 +1,72 @@
+"""Guards: what counts as a spike or a collapse, and what does not."""
+
+import pytest
+import torch
+
+from largede.config.recipe import GuardConfig
+from largede.training.guard import CollapseGuard, SpikeGuard
+from largede.training.spread import Spread, spread_over_ranks
+
+CONFIG = GuardConfig(spike_window=10, spike_patience=3, spike_factor=2.0)
+
+
+def verdicts(losses: list[float], config: GuardConfig = CONFIG) -> list[int]:
+    """Places at which a spike is seen."""
+    guard = SpikeGuard(config)
+    return [i for i, loss in enumerate(losses) if guard.sees_spike(loss)]
+
+
+def test_a_spike_is_several_high_losses_in_a_row() -> None:
+    calm = [1.0 + 0.1 * (i % 3) for i in range(10)]
+    assert verdicts([*calm, 3.0, 3.0, 3.0, 3.0]) == [12]
+    assert verdicts([*calm, 3.0, 3.0, 1.0, 3.0, 3.0, 1.0]) == []
+
+
+def test_a_falling_loss_is_no_spike_and_neither_is_the_beginning() -> None:
+    assert verdicts([10.0 * 0.9**i for i in range(60)]) == []
+    assert verdicts([1.0, 1.0, 9.0, 9.0, 9.0, 9.0]) == []
+
+
+def test_a_reported_level_becomes_the_new_measure() -> None:
+    assert verdicts([1.0] * 10 + [5.0] * 30) == [12]
+
+
+def test_high_losses_do_not_move_the_median() -> None:
+    assert verdicts([1.0] * 10 + [2.5, 2.5, 1.0] * 20) == []
+    assert verdicts([1.0] * 10 + [2.5, 2.5, 1.0] * 20 + [2.5, 2.5, 2.5]) == [72]
+
+
+def test_spread_of_parallel_and_of_orthogonal_vectors() -> None:
+    parallel = spread_over_ranks(torch.ones(8, 4) * torch.arange(1, 9)[:, None])
+    assert parallel.mean_cosine == pytest.approx(1.0)
+    assert parallel.effective_rank == pytest.approx(1.0)
+    orthogonal = spread_over_ranks(3.0 * torch.eye(6))
+    assert orthogonal.mean_cosine == pytest.approx(0.0, abs=1e-6)
+    assert orthogonal.effective_rank == pytest.approx(6.0)
+    assert orthogonal.vectors == 6
+
+
+def test_spread_equals_the_plain_definition() -> None:
+    torch.manual_seed(0)
+    vectors = torch.randn(20, 7)
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    cosines = (unit @ unit.T)[~torch.eye(20, dtype=torch.bool)]
+    shares = torch.linalg.svdvals(unit.double()).square() / 20
+    entropy = -(shares * shares.log()).sum()
+    found = spread_over_ranks(vectors)
+    assert found.mean_cosine == pytest.approx(float(cosines.mean()), abs=1e-6)
+    assert found.effective_rank == pytest.approx(float(entropy.exp()), rel=1e-5)
+
+
+def test_a_collapse_is_seen_twice_in_a_row_and_after_the_warm_up() -> None:
+    guard = CollapseGuard(GuardConfig(), from_step=100)
+    narrow, wide = {"queries": Spread(64, 0.99, 30.0)}, {"queries": Spread(64, 0.5, 30.0)}
+    assert guard.sees_collapse(50, narrow) is None
+    assert guard.sees_collapse(60, narrow) is None
+    assert guard.sees_collapse(100, narrow) is None
+    assert guard.sees_collapse(110, wide) is None
+    assert guard.sees_collapse(120, narrow) is None
+    assert "mean cosine of 0.990" in (guard.sees_collapse(130, narrow) or "")
+    flat = {"passages": Spread(64, 0.1, 2.0)}
+    assert "span 2.0 directions" in (guard.sees_collapse(140, flat) or "")
+    assert CollapseGuard(GuardConfig(), from_step=0).sees_collapse(5, {"queries": Spread(4, 0.1, 3.0)}) is None
