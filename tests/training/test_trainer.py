@@ -230,7 +230,7 @@ def story(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple[P
 def test_training_prints_and_lowers_the_loss(story: tuple[Path, dict[str, Any]]) -> None:
     folder, answer = story
     assert answer["lines"][0].startswith("training smoke")
-    assert "left" in answer["lines"][1] and "pairs/s" in answer["lines"][1]
+    assert "left" in answer["lines"][2] and "pairs/s" in answer["lines"][2]
     found = losses(folder / "through")
     assert found[-1] < found[0]
 
