@@ -3,6 +3,7 @@
 The tests on the CPU and those on a GPU share it.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,8 +11,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.attention import flex_attention as torch_flex
 
-from largede.models.attention import Packing
+from largede.models.attention import FlexPacking, Packing, compiled_flex
 from largede.models.dual_encoder import DualEncoder
 from largede.models.pooling import Projection
 from largede.models.presets import PRESETS
@@ -97,9 +99,28 @@ def gradients(
 
 
 def error(ours: Tensor, truth: Tensor) -> float:
-    return float((ours.double() - truth.double()).norm() / truth.double().norm())
+    """Relative error; infinite where it would be no number, because no number compares as an error."""
+    found = float((ours.double() - truth.double()).norm() / truth.double().norm())
+    return found if math.isfinite(found) else math.inf
 
 
 def worst(ours: dict[str, Tensor], truth: dict[str, Tensor]) -> tuple[float, str]:
     assert set(ours) == set(truth)
     return max((error(ours[name], g), name) for name, g in truth.items())
+
+
+class TracedFlex(FlexPacking):
+    """FlexAttention traced and differentiated as for a GPU, but run by plain operations instead of a kernel."""
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, table: Tensor, scale: float) -> Tensor:
+        return compiled_flex("aot_eager")(query, key, value, table, self.mask, scale)
+
+
+@contextmanager
+def flex_gradients_on_cpu() -> Iterator[None]:
+    """Torch refuses FlexAttention on CPU tensors that want a gradient for want of a kernel; its plain one is there."""
+    check, torch_flex._validate_device = torch_flex._validate_device, lambda query, key, value: None
+    try:
+        yield
+    finally:
+        torch_flex._validate_device = check

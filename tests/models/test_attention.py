@@ -1,19 +1,31 @@
 """Packed attention equals padded eager attention, on every preset, and so do its gradients.
 
 Four paths on the same weights: padded eager (the truth), padded SDPA, packed dense, packed Flex. On a CPU Flex runs
-uncompiled; its gradient there is torch's own plain one, reached past torch's refusal of CPU tensors that want one, so
-that what is left for a GPU is the kernel (`tests/gpu/test_packed_cuda.py`).
+uncompiled; its gradients are checked through the graph that is compiled for a GPU, run by plain operations, so that
+what is left for a GPU is the kernel (`tests/gpu/test_packed_cuda.py`).
 """
 
 import functools
 import json
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from packed_twins import attending, embedded, error, gradients, made_texts, tower_of, whole, worst
+from packed_twins import (
+    TracedFlex,
+    attending,
+    embedded,
+    error,
+    flex_gradients_on_cpu,
+    gradients,
+    made_texts,
+    tower_of,
+    whole,
+    worst,
+)
 from torch import nn
 from torch.nn.attention import flex_attention as torch_flex
 
@@ -34,6 +46,7 @@ from largede.models.presets import PRESETS
 from largede.streams.chunks import make_packed_chunks
 
 PACKINGS = pytest.mark.parametrize("packing", [DensePacking, FlexPacking])
+WITH_GRADIENTS = pytest.mark.parametrize("packing", [DensePacking, TracedFlex])
 FLOAT32 = 2e-6
 """Relative, of embeddings: the same float32 sums in another order; a few times the 3e-7 that was measured."""
 
@@ -46,8 +59,9 @@ def small_tower() -> Any:
 
 
 @pytest.fixture
-def gradients_of_flex(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_flex, "_validate_device", lambda query, key, value: None)
+def gradients_of_flex() -> Iterator[None]:
+    with flex_gradients_on_cpu():
+        yield
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -68,7 +82,7 @@ def test_every_path_equals_padded_eager_attention(preset: str) -> None:
         assert found < 1.5 * eager, how
 
 
-@PACKINGS
+@WITH_GRADIENTS
 @pytest.mark.parametrize("checkpointed", [False, True])
 def test_every_gradient_equals_padded_eager_attention(
     packing: type[Packing], checkpointed: bool, gradients_of_flex: None
@@ -81,7 +95,7 @@ def test_every_gradient_equals_padded_eager_attention(
     assert worst(ours, truth)[0] < 1e-5, worst(ours, truth)
 
 
-@PACKINGS
+@WITH_GRADIENTS
 def test_bf16_gradients_are_as_near_to_float32_as_padded_ones(packing: type[Packing], gradients_of_flex: None) -> None:
     tower, texts = tower_of("smoke"), made_texts()
     truth = gradients(tower, "eager", texts)
@@ -216,7 +230,7 @@ def test_more_shapes_than_dynamo_allows_are_an_error_rather_than_dense_scores() 
     torch._dynamo.reset()
 
 
-def test_dropout_of_attention_weights_is_left_out_and_the_others_stay(gradients_of_flex: None) -> None:
+def test_dropout_of_attention_weights_is_left_out_and_the_others_stay() -> None:
     texts = made_texts()
     tower = tower_of("smoke", dropout=0.5)
     tower.train()
