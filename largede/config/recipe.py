@@ -173,9 +173,9 @@ class EngineConfig:
     attention: Attention = setting(
         "auto",
         "packed: sequences end to end, no padding (T5 only; attention-weight dropout is left out, the other dropouts "
-        "stay; FlexAttention on a GPU, best with chunk_tokens a power of two; without one memory grows with the square "
-        "of chunk_tokens: for small runs); padded: length-sorted rectangles (SDPA); auto: packed for T5 on a GPU, else "
-        "padded.",
+        "stay; chunk_tokens, best a power of two, counts in whole tiles of 128; FlexAttention on a GPU; without one "
+        "memory grows with the square of chunk_tokens: for small runs); padded: length-sorted rectangles (SDPA); "
+        "auto: packed for T5 on a GPU, else padded.",
     )
     cpu_threads: int | None = setting(None, "Threads per rank on a machine without GPU; empty: cores / ranks.")
 

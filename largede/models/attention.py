@@ -115,20 +115,15 @@ def compiled_flex(backend: str = "inductor") -> Callable[..., Tensor]:
 
 
 def document_mask(document_T: Tensor) -> BlockMask:
-    """FlexAttention's block mask of "same document".
+    """FlexAttention's block mask of "same document", for whole tiles of tokens.
 
     Computed from the first and last document of each tile, O(N^2) small numbers; torch's `create_block_mask` would
     evaluate all T^2 pairs.
     """
-    tokens = len(document_T)
-    missing = -tokens % TILE_TOKENS
-    tile_NL = torch.cat([document_T, document_T[-1:].expand(missing)]).view(-1, TILE_TOKENS)
+    tile_NL = document_T.view(-1, TILE_TOKENS)
     first_N, last_N = tile_NL[:, 0], tile_NL[:, -1]
     overlap_NN = (first_N[:, None] <= last_N[None, :]) & (first_N[None, :] <= last_N[:, None])
     whole_N = first_N == last_N
-    if missing:
-        # A tile that sticks out over the end must be masked element by element.
-        whole_N = whole_N & (torch.arange(len(whole_N), device=whole_N.device) < len(whole_N) - 1)
     full_NN = overlap_NN & whole_N[:, None] & whole_N[None, :]
 
     def same_document(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -139,7 +134,6 @@ def document_mask(document_T: Tensor) -> BlockMask:
         *_listed(full_NN),
         BLOCK_SIZE=TILE_TOKENS,
         mask_mod=same_document,
-        seq_lengths=(tokens, tokens),
     )
 
 

@@ -7,6 +7,7 @@ Packed (training): sequences are laid end to end in chunks of a few fixed sizes,
 Shapes: B rows of a chunk, L tokens of its longest, T tokens of a packed chunk.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -141,7 +142,7 @@ def filler_chunk() -> PaddedChunk:
 
 
 def make_packed_chunks(sequences: TokenRows, budget_tokens: int, *, at_least: int = 0) -> list[PackedChunk]:
-    """Cover every row once by packed chunks of at most `budget_tokens` tokens; filler chunks as in `make_chunks`."""
+    """Cover every row once by packed chunks of at most `budget_tokens` real tokens; fillers as in `make_chunks`."""
     chunks = [pack_rows(sequences, rows, budget_tokens) for rows in plan_packs(sequences.lengths, budget_tokens)]
     return chunks + [packed_filler_chunk(budget_tokens) for _ in range(at_least - len(chunks))]
 
@@ -173,14 +174,14 @@ def pack_rows(sequences: TokenRows, rows: np.ndarray, budget_tokens: int) -> Pac
 
 
 def packed_tokens(used: int, budget_tokens: int) -> int:
-    """Tokens of the chunk that holds `used`: the budget halved while it does, down to one tile.
+    """Tokens of the chunk that holds `used`: the budget in whole tiles, halved while that is enough.
 
     Few sizes, because each is compiled once; small ones, because a small batch should not pay for an empty budget.
     """
-    shape = budget_tokens
-    while shape // 2 >= max(used, TILE_TOKENS):
-        shape //= 2
-    return shape
+    tiles = math.ceil(budget_tokens / TILE_TOKENS)
+    while tiles > 1 and math.ceil(tiles / 2) * TILE_TOKENS >= used:
+        tiles = math.ceil(tiles / 2)
+    return tiles * TILE_TOKENS
 
 
 def packed_filler_chunk(budget_tokens: int) -> PackedChunk:

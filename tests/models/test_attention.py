@@ -179,18 +179,17 @@ def test_the_table_holds_the_bias_of_every_distance() -> None:
     assert torch.equal(table_HR[:, column_TT], dense_HTT)
 
 
-@pytest.mark.parametrize("tokens", [60, 128, 640, 700])
-def test_the_block_mask_is_the_one_torch_would_make(tokens: int) -> None:
-    generator = torch.Generator().manual_seed(tokens)
-    for documents in (1, 3, 40):
-        document_T = torch.randint(0, documents, (tokens,), generator=generator).sort().values
-        ours = document_mask(document_T)
-        theirs = torch_flex.create_block_mask(ours.mask_mod, None, None, tokens, tokens, device="cpu")
-        assert torch.equal(ours.to_dense(), theirs.to_dense())
-        assert ours.shape == theirs.shape
-        if tokens % 128 == 0:
-            # Whole tiles are those in which nothing is looked up.
-            assert torch.equal(ours.full_kv_num_blocks, theirs.full_kv_num_blocks)
+@pytest.mark.parametrize("tokens", [128, 640])
+@pytest.mark.parametrize("documents", [1, 3, 40])
+def test_the_block_mask_is_the_one_torch_would_make(tokens: int, documents: int) -> None:
+    document_T = torch.randint(0, documents, (tokens,), generator=torch.Generator().manual_seed(tokens)).sort().values
+    ours = document_mask(document_T)
+    theirs = torch_flex.create_block_mask(ours.mask_mod, None, None, tokens, tokens, device="cpu")
+    assert ours.shape == theirs.shape
+    assert torch.equal(ours.to_dense(), theirs.to_dense())
+    # Whole tiles are those in which nothing is looked up.
+    assert torch.equal(ours.full_kv_num_blocks, theirs.full_kv_num_blocks)
+    assert torch.equal(ours.full_q_num_blocks, theirs.full_q_num_blocks)
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Chunks: every row once, budgets kept, fillers, the few sizes of packed ones, and what a packed one holds."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -25,6 +27,10 @@ def rows_of(lengths: list[int]) -> TokenRows:
     return TokenRows.of([[100 * i + j for j in range(length)] for i, length in enumerate(lengths)])
 
 
+def whole_tiles(tokens: int) -> int:
+    return -(-tokens // TILE_TOKENS) * TILE_TOKENS
+
+
 def tokens_of(chunk: Chunk) -> list[list[int]]:
     """The real tokens of each row of a chunk, whichever kind it is."""
     if len(chunk.inputs) == 2:
@@ -41,7 +47,9 @@ def test_every_row_is_in_one_chunk_whole_and_no_chunk_exceeds_its_budget(make, l
     chunks = make(sequences, budget)
     seen = {}
     for chunk in chunks:
-        assert chunk.computed_tokens <= budget
+        real = sum(map(len, tokens_of(chunk)))
+        assert real <= budget
+        assert chunk.computed_tokens <= (budget if make is make_chunks else whole_tiles(budget))
         for row, tokens in zip(chunk.rows.tolist(), tokens_of(chunk), strict=True):
             assert row not in seen
             seen[row] = tokens
@@ -87,9 +95,11 @@ def test_a_pack_is_opened_only_when_no_other_has_room(lengths: list[int], budget
 def test_packed_sizes_are_few_and_never_twice_what_is_needed(used: int, budget: int) -> None:
     used = min(used, budget)
     size = packed_tokens(used, budget)
-    assert used <= size <= budget
-    assert size in {budget >> halvings for halvings in range(13)}
-    assert size < 2 * max(used, TILE_TOKENS) + 2 or size == budget
+    assert used <= size <= whole_tiles(budget)
+    assert size % TILE_TOKENS == 0
+    # Half the tiles, rounded up, would not have been enough.
+    assert size == TILE_TOKENS or whole_tiles(size // 2) < used
+    assert len({packed_tokens(other, budget) for other in range(1, budget + 1, 50)}) <= 2 + math.log2(budget)
 
 
 def test_a_packed_chunk_lies_end_to_end_and_its_tail_is_cut_into_tiles() -> None:
