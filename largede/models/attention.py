@@ -166,8 +166,10 @@ def pack_encoder(encoder: Any) -> None:
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
     ALL_ATTENTION_FUNCTIONS.register(PACKED, packed_attention)
-    encoder.set_attn_implementation(PACKED)
     for module in encoder.modules():
+        # Asked of every part: before transformers 5.23 a stack with a config of its own was passed over.
+        if hasattr(module, "set_attn_implementation"):
+            module.set_attn_implementation(PACKED)
         # Block 0 in T5 and mT5, every block in umT5.
         if hasattr(module, "relative_attention_bias"):
             module.compute_bias = MethodType(distance_table, module)

@@ -67,7 +67,7 @@ def test_every_gradient_equals_padded_eager_attention(checkpointed: bool) -> Non
         print(
             f"bf16 gradients: eager {error(eager[name], gradient):.1e}, flex {error(ours[name], gradient):.1e} {name}"
         )
-        assert error(ours[name], gradient) < 1.5 * error(eager[name], gradient) + 1e-4, name
+        assert error(ours[name], gradient) < 2 * error(eager[name], gradient) + 1e-4, name
 
 
 def test_one_compilation_for_each_shape_with_and_without_gradient() -> None:
@@ -172,7 +172,7 @@ def test_time_of_packed_against_padded() -> None:
 
     lengths = np.random.default_rng(0).gamma(3.0, 50.0, 512).clip(16, 512).astype(int)
     texts = made_texts(tuple(lengths.tolist()))
-    encoder = T5EncoderModel(t5_config(replace(PRESETS["gtr-base"], vocabulary=512), 0.0))
+    encoder = T5EncoderModel(t5_config(replace(PRESETS["gtr-base"], vocabulary=512)))
     tower = Tower(encoder.bfloat16(), None, normalize=True).to(DEVICE)
     for how, make in (("sdpa", make_chunks), (FlexPacking, make_packed_chunks)):
         with attending(tower, how):

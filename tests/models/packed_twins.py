@@ -38,31 +38,36 @@ def tower_of(preset: str, *, layers: int = 2, dropout: float = 0.0) -> Tower:
     """
     from transformers import T5EncoderModel
 
-    from largede.models.build import t5_config
+    from largede.models.build import t5_config, with_recipe
 
     torch.manual_seed(0)
     shape = replace(PRESETS[preset], layers=layers, d_ff=64, vocabulary=512)
-    encoder = T5EncoderModel(t5_config(shape, dropout))
+    encoder = T5EncoderModel(with_recipe(t5_config(shape), dropout, None))
     for module in encoder.modules():
         if hasattr(module, "relative_attention_bias"):
             torch.nn.init.normal_(module.relative_attention_bias.weight)
     return Tower(encoder, Projection(shape.d_model, 32), normalize=False)
 
 
+def set_padded(tower: Tower, how: str) -> None:
+    for module in tower.encoder.modules():
+        vars(module).pop("compute_bias", None)
+        if hasattr(module, "set_attn_implementation"):
+            module.set_attn_implementation(how)
+
+
 @contextmanager
 def attending(tower: Tower, how: str | type[Packing]) -> Iterator[None]:
     """The same weights under padded `eager` or `sdpa` attention, or under a packing; padded SDPA again afterwards."""
     if isinstance(how, str):
-        tower.encoder.set_attn_implementation(how)
+        set_padded(tower, how)
     else:
         tower.use_packing(how)
     try:
         yield
     finally:
         tower.packing = None
-        tower.encoder.set_attn_implementation("sdpa")
-        for module in tower.encoder.modules():
-            vars(module).pop("compute_bias", None)
+        set_padded(tower, "sdpa")
 
 
 def whole(tower: Tower, texts: TokenRows) -> PaddedChunk | PackedChunk:

@@ -103,7 +103,8 @@ def test_bf16_gradients_are_as_near_to_float32_as_padded_ones(packing: type[Pack
     eager = gradients(tower, "eager", texts)
     ours = gradients(tower, packing, texts)
     for name, gradient in truth.items():
-        assert error(ours[name], gradient) < 1.5 * error(eager[name], gradient) + 1e-6, name
+        # Percents of rounding that fall in other places in either path: twice, where a wrong gradient is fifty times off.
+        assert error(ours[name], gradient) < 2 * error(eager[name], gradient) + 1e-6, name
 
 
 class NoBias(DensePacking):
