@@ -34,10 +34,10 @@ def ragged_batch() -> MadeBatch:
 
 
 def check_gradients(folder: Path) -> dict[str, Any]:
-    """(loss error, worst gradient error against padded, against one process) of each case at ZeRO-2 and 3."""
+    """(loss error, worst gradient error against padded, against one process) of each case at ZeRO-3, of two at ZeRO-2."""
     results = {}
     for stage in (2, 3):
-        for name, settings in CASES.items():
+        for name, settings in list(CASES.items())[: 2 if stage == 2 else None]:
             padded = small_recipe(folder, stage, **settings)
             packed = small_recipe(folder, stage, **settings, **PACKED)
             batch = ragged_batch()
