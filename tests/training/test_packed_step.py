@@ -34,7 +34,7 @@ def ragged_batch() -> MadeBatch:
 
 
 def check_gradients(folder: Path) -> dict[str, Any]:
-    """Of each case at ZeRO-3, and two at ZeRO-2: loss error, worst gradient error against padded, against one process."""
+    """Loss error, worst gradient error against padded and against one process: every case at ZeRO-3, two at ZeRO-2."""
     results = {}
     for stage in (2, 3):
         for name, settings in list(CASES.items())[: 2 if stage == 2 else None]:
