@@ -12,6 +12,7 @@ from largede.errors import RecipeError
 
 Layout = Literal["sde", "ade", "ade-ste", "ade-fte", "ade-spl"]
 Similarity = Literal["cosine", "dot"]
+Attention = Literal["auto", "packed", "padded"]
 
 
 def setting(default: Any, sentence: str) -> Any:
@@ -169,10 +170,12 @@ class EngineConfig:
         "ZeRO-3: regathered: each chunk gathers each block again, as the DeepSpeed file says; resident: every rank "
         "keeps a whole copy between the chunks (2 bytes per parameter in bf16) and gathers once per step.",
     )
-    attention: Literal["auto", "packed", "padded"] = setting(
+    attention: Attention = setting(
         "auto",
-        "packed: sequences end to end, no padding (FlexAttention; T5 only; attention-weight dropout is left out, the "
-        "other dropouts stay); padded: length-sorted rectangles (SDPA); auto: packed for T5 on a GPU, else padded.",
+        "packed: sequences end to end, no padding (T5 only; attention-weight dropout is left out, the other dropouts "
+        "stay; chunk_tokens, best a power of two, counts in whole tiles of 128; FlexAttention on a GPU; without one "
+        "memory grows with the square of chunk_tokens: for small runs); padded: length-sorted rectangles (SDPA); "
+        "auto: packed for T5 on a GPU, else padded.",
     )
     cpu_threads: int | None = setting(None, "Threads per rank on a machine without GPU; empty: cores / ranks.")
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from largede.config.recipe import ModelConfig
 from largede.errors import ModelError
+from largede.models.attention import T5_FAMILY
 from largede.models.dual_encoder import DualEncoder, join_towers
 from largede.models.pooling import Projection
 from largede.models.presets import PRESETS, T5Shape
 from largede.models.tower import Tower
 from largede.models.weights import FreshWeights, fill_parameters, is_projection
 
-T5_FAMILY = ("t5", "mt5", "umt5")
 TOKENIZER_FILES = ("spiece.model", "tokenizer.json", "tokenizer_config.json")
 
 

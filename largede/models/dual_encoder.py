@@ -16,8 +16,9 @@ from typing import Literal, get_args
 
 from torch import Tensor, nn
 
-from largede.config.recipe import Layout
+from largede.config.recipe import Attention, Layout
 from largede.errors import ModelError
+from largede.models.attention import packing_for
 from largede.models.tower import Tower
 
 Side = Literal["query", "passage"]
@@ -25,7 +26,7 @@ SIDES: tuple[Side, Side] = get_args(Side)
 
 
 class DualEncoder(nn.Module):
-    """`forward(side, tokens, mask)` embeds one side; the engine is always called through it."""
+    """`forward(side, *chunk.inputs)` embeds rows of one side; the engine is always called through it."""
 
     def __init__(self, query_tower: Tower, passage_tower: Tower, layout: Layout) -> None:
         super().__init__()
@@ -37,13 +38,37 @@ class DualEncoder(nn.Module):
     def tower(self, side: Side) -> Tower:
         return self.query_tower if side == "query" else self.passage_tower
 
-    def forward(self, side: Side, token_BL: Tensor, mask_BL: Tensor) -> Tensor:
-        """Embeddings (B, D), float32, of one side's token ids (B, L) and mask (B, L)."""
-        return self.tower(side)(token_BL, mask_BL)
+    @property
+    def towers(self) -> list[Tower]:
+        """The one or two different towers."""
+        return [self.query_tower] if self.passage_tower is self.query_tower else [self.query_tower, self.passage_tower]
+
+    @property
+    def is_packed(self) -> bool:
+        """True when `forward` takes packed chunks, False when it takes padded ones."""
+        return self.query_tower.packing is not None
+
+    def forward(self, side: Side, *inputs: Tensor) -> Tensor:
+        """Embeddings (B, D), float32, of one side's chunk, given its inputs."""
+        return self.tower(side)(*inputs)
+
+    def choose_attention(self, attention: Attention, *, on_gpu: bool) -> None:
+        """Settle whether the towers read padded or packed chunks.
+
+        Raises:
+            RecipeError: packed attention for a backbone that is not of the T5 family.
+        """
+        for tower in self.towers:
+            packing = packing_for(attention, tower.encoder.config.model_type, on_gpu=on_gpu)
+            if packing is not None:
+                tower.use_packing(packing)
 
     def enable_activation_checkpointing(self) -> None:
-        for tower in {id(t): t for t in (self.query_tower, self.passage_tower)}.values():
-            tower.encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        """Keep only the inputs of each block and compute it again for its gradient."""
+        for tower in self.towers:
+            # transformers 5.23 has a new name for it and warns of the old one.
+            newest = getattr(tower.encoder, "activation_checkpointing_enable", None)
+            (newest or tower.encoder.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def join_towers(build_tower: Callable[[], Tower], layout: Layout) -> DualEncoder:

@@ -133,7 +133,7 @@ class FolderEncoder:
         )
         for chunk in make_chunks(TokenRows.of(encoded["input_ids"]), CHUNK_TOKENS):
             moved = chunk.to(self.device)
-            result[chunk.rows.numpy()] = self.towers[side](moved.token_BL, moved.mask_BL).float().cpu().numpy()
+            result[chunk.rows.numpy()] = self.towers[side](*moved.inputs).float().cpu().numpy()
         return result
 
 

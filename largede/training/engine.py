@@ -100,6 +100,7 @@ def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAd
     config = deepspeed_config(recipe, plan)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = build_optimizer(trainable, recipe.optimizer, optimizer_type)
+    model.choose_attention(recipe.engine.attention, on_gpu=torch.cuda.is_available())
     if recipe.engine.activation_checkpointing:
         model.enable_activation_checkpointing()
     engine, _, _, _ = deepspeed.initialize(model=model, model_parameters=trainable, optimizer=optimizer, config=config)

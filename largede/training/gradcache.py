@@ -12,7 +12,7 @@ because DeepSpeed averages over them while our loss is already divided by the gl
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from largede.config.recipe import Recipe
 from largede.errors import TrainingError
 from largede.models.dual_encoder import SIDES, Side
-from largede.streams.chunks import Chunk, TokenRows, make_chunks
+from largede.streams.chunks import Chunk, TokenRows, make_chunks, make_packed_chunks
 from largede.streams.tokenise import RankBatch
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
 from largede.training.scoring import BatchKeys, BatchScore, score_batch
@@ -83,6 +83,9 @@ class GradCacheStep:
         self.batch = recipe.batch
         self.loss = recipe.loss
         self.has_dropout = recipe.model.dropout > 0
+        self.make_chunks: Callable[..., Sequence[Chunk]] = make_chunks
+        if engine.module.is_packed:
+            self.make_chunks = make_packed_chunks
         self.coalesced = recipe.engine.gradient_reduction == "coalesced"
 
     def __call__(self, batch: RankBatch) -> StepReport:
@@ -98,7 +101,7 @@ class GradCacheStep:
         self.refuse_non_finite(gradient.score, batch, first_pass)
         d_embedding = {"query": gradient.d_query_BD, "passage": gradient.d_passage_BMD}
         self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
-        computed = sum(chunk.mask_BL.numel() for side in SIDES for chunk in first_pass[side].chunks)
+        computed = sum(chunk.computed_tokens for side in SIDES for chunk in first_pass[side].chunks)
         return StepReport(
             gradient.score,
             padding_frac=1.0 - batch.real_tokens / max(1, computed),
@@ -149,13 +152,14 @@ class GradCacheStep:
     def equal_chunks(self, rows: TokenRows, budget_tokens: int) -> list[Chunk]:
         """This rank's chunks, filled up to the largest number on any rank: under ZeRO-3 an extra call would hang."""
         device = self.engine.device
-        chunks = make_chunks(rows, budget_tokens)
+        chunks = self.make_chunks(rows, budget_tokens)
         missing = max_over_ranks(max(1, len(chunks)), device) - len(chunks)
-        return [chunk.to(device) for chunk in chunks + make_chunks(TokenRows.of([]), budget_tokens, at_least=missing)]
+        fillers = self.make_chunks(TokenRows.of([]), budget_tokens, at_least=missing)
+        return [chunk.to(device) for chunk in (*chunks, *fillers)]
 
     def embed(self, side: Side, chunk: Chunk) -> Tensor:
         # Always the engine, never engine.module: its hooks gather the parameters.
-        return self.engine(side, chunk.token_BL, chunk.mask_BL)
+        return self.engine(side, *chunk.inputs)
 
     def carry_back(self, sides: list[tuple[Side, Embedded, TokenRows, Tensor]]) -> None:
         """Carry d loss / d embedding through the encoder into the engine's gradient."""
