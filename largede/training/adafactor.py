@@ -9,7 +9,10 @@ summing that small buffer over ranks, gives the same row and column means as the
 squares rides along. A second sum over ranks carries each update's sum of squares, for clipping. The state (row and
 column vectors) is therefore the same on every rank and does not depend on their number.
 
-Shapes: R rows, C columns of a parameter, n elements of it on this rank.
+Memory: the gradient becomes the update in its own place, so a step needs one temporary of the largest slice and the
+two buffers that travel. Nobody reads the gradient afterwards: DeepSpeed drops it (or, with offload, overwrites it).
+
+Shapes: R rows, C columns of a parameter, n elements of it on this rank, P parameters of a flat tensor.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -20,11 +23,13 @@ import torch
 from torch import Tensor
 
 from largede.errors import TrainingError
-from largede.training.collectives import sum_over_ranks
+from largede.training.collectives import group_device, sum_over_ranks
 from largede.training.slices import FlatGroup, ParameterSlice
 
 GRADIENT_EPSILON = 1e-30
 PARAMETER_EPSILON = 1e-3
+SMALLEST_RMS = 1e-12
+"""Stands under the relative update of a parameter that is all zero."""
 
 
 class Rectangle(NamedTuple):
@@ -70,10 +75,15 @@ class Moments:
     full: Tensor | None = None
 
     @classmethod
-    def zeros(cls, shape: tuple[int, ...], factor_from: int, device: torch.device) -> "Moments":
+    def zeros(cls, name: str, shape: tuple[int, ...], factor_from: int, device: torch.device | str) -> "Moments":
+        """The state of a parameter before its first step.
+
+        Raises:
+            TrainingError: it has more than two dimensions.
+        """
         if len(shape) > 2:
             raise TrainingError(
-                f"a parameter of shape {shape}",
+                f"parameter {name} has shape {shape}",
                 expected="one or two dimensions: Adafactor factors matrices",
                 mend="use optimizer.name adamw for this model",
             )
@@ -115,23 +125,89 @@ class Moments:
         self.row_R.mul_(decay).add_(sums[:R], alpha=(1.0 - decay) / C)
         self.column_C.mul_(decay).add_(sums[R:], alpha=(1.0 - decay) / R)
 
-    def precondition(self, gradient_n: Tensor, held: ParameterSlice) -> Tensor:
-        """The slice of gradient / sqrt(second moment), in a new tensor (n)."""
+    def precondition_(self, gradient_n: Tensor, held: ParameterSlice) -> None:
+        """Turn a slice of the gradient into gradient / sqrt(second moment), in place."""
         if self.row_R is None or self.column_C is None:
             assert self.full is not None
-            return gradient_n * self.full[held.start : held.start + held.length].rsqrt()
+            gradient_n.mul_(self.full[held.start : held.start + held.length].rsqrt())
+            return
         row_factor_R = (self.row_R / self.row_R.mean()).rsqrt()
         column_factor_C = self.column_C.rsqrt()
-        update_n = gradient_n.clone()
         for piece in rectangles(held.start, held.length, self.shape[1]):
-            values = piece.of(update_n)
+            values = piece.of(gradient_n)
             values *= row_factor_R[piece.row : piece.row + piece.rows, None]
             values *= column_factor_C[piece.column : piece.column + piece.columns]
-        return update_n
+
+
+@dataclass
+class BoundGroup:
+    """A flat tensor with what stepping it needs: the moments of its parameters, their sizes, its steps so far."""
+
+    group: FlatGroup
+    moments: list[Moments]
+    numel_P: Tensor
+    steps: int = 0
+
+    @classmethod
+    def of(cls, group: FlatGroup, factor_from: int) -> "BoundGroup":
+        if group.parameter.dtype != torch.float32:
+            raise TrainingError(
+                f"the optimizer's copy of {group.slices[0].name} is {group.parameter.dtype}",
+                expected="float32 master weights",
+                mend="use a file of ds_configs/, or take the settings of master weights out of yours",
+            )
+        device = group.parameter.device
+        moments = [Moments.zeros(held.name, held.shape, factor_from, device) for held in group.slices]
+        # At least 1, so that an empty parameter has a mean square of 0 rather than 0 / 0.
+        numel_P = torch.tensor([max(1.0, float(held.numel)) for held in group.slices], device=device)
+        return cls(group, moments, numel_P)
+
+    def total(self, local: Tensor) -> Tensor:
+        """The sum over ranks. Offloaded masters live on the CPU, where NCCL cannot sum: the buffer travels."""
+        if self.group.replicated:
+            return local
+        return sum_over_ranks(local.to(group_device())).to(local.device)
+
+    def local_sums(self) -> Tensor:
+        """This rank's share of each parameter's sum of squares (P), then of its squared gradient's sums."""
+        flat, gradient = self.group.flat, self.group.gradient
+        assert gradient is not None
+        parts = [torch.stack([held.of(flat).square().sum() for held in self.group.slices])]
+        for held, moments in zip(self.group.slices, self.moments, strict=True):
+            parts.append(moments.partial_sums(held.of(gradient).square().add_(GRADIENT_EPSILON), held))
+        return torch.cat(parts)
+
+    def update_moments(self, sums: Tensor, decay: float) -> None:
+        at = 0
+        for moments in self.moments:
+            moments.update(sums[at : at + moments.sum_width], decay)
+            at += moments.sum_width
+
+    def precondition_(self) -> Tensor:
+        """Turn the gradient into the update before clipping, in place; this rank's share of its squares' sums (P)."""
+        gradient = self.group.gradient
+        assert gradient is not None
+        sums = []
+        for held, moments in zip(self.group.slices, self.moments, strict=True):
+            update_n = held.of(gradient)
+            moments.precondition_(update_n, held)
+            sums.append(update_n.square().sum())
+        return torch.stack(sums)
+
+    def apply_(self, rate_P: Tensor) -> None:
+        """Take each parameter's rate times its update off it."""
+        flat, update = self.group.flat, self.group.gradient
+        assert update is not None
+        for held, rate in zip(self.group.slices, rate_P.unbind(), strict=True):
+            held.of(flat).sub_(held.of(update).mul_(rate))
 
 
 class ZeroAdafactor(torch.optim.Optimizer):
-    """Adafactor for DeepSpeed: give it to `deepspeed.initialize`, then `bind` it to the slices of the engine."""
+    """Adafactor for DeepSpeed: give it to `deepspeed.initialize`, then `bind` it to the slices of the engine.
+
+    `moments`: the state by parameter name. `relative_update`: by parameter name, RMS of its last change divided by its
+    own RMS, as tensors without a dimension, so that a step waits for no device; the same on every rank.
+    """
 
     def __init__(
         self,
@@ -147,82 +223,66 @@ class ZeroAdafactor(torch.optim.Optimizer):
         self.update_clip = update_clip
         self.factor_from = factor_from
         self.moments: dict[str, Moments] = {}
-        self.steps: dict[int, int] = {}
-        self._groups: dict[int, FlatGroup] = {}
+        self.relative_update: dict[str, Tensor] = {}
+        self._bound: dict[int, BoundGroup] = {}
 
     def bind(self, groups: Sequence[FlatGroup]) -> None:
-        """Learn which slices each flat tensor holds, and make the state of every parameter."""
-        for group in groups:
-            self._groups[id(group.parameter)] = group
-            self.steps[id(group.parameter)] = 0
-            for held in group.slices:
-                moments = Moments.zeros(held.shape, self.factor_from, group.parameter.device)
-                self.moments[held.name] = moments
+        """Learn which slices each flat tensor holds, and make the state of every parameter.
+
+        Raises:
+            TrainingError: a parameter of more than two dimensions, or masters that are not float32.
+        """
+        self._bound = {id(group.parameter): BoundGroup.of(group, self.factor_from) for group in groups}
+        self.moments = {
+            held.name: moments
+            for bound in self._bound.values()
+            for held, moments in zip(bound.group.slices, bound.moments, strict=True)
+        }
 
     @property
     def step_count(self) -> int:
         """Steps taken; all groups agree between engine steps."""
-        return max(self.steps.values(), default=0)
+        return max((bound.steps for bound in self._bound.values()), default=0)
 
     @step_count.setter
     def step_count(self, value: int) -> None:
-        self.steps = dict.fromkeys(self.steps, value)
+        for bound in self._bound.values():
+            bound.steps = value
 
     def state_bytes(self) -> int:
         return sum(t.numel() * t.element_size() for m in self.moments.values() for t in m.tensors().values())
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Step every flat tensor that has a gradient. Collective: ranks step the same groups in the same order."""
+        """Step every flat tensor that has a gradient, which is used up.
+
+        Collective: ranks step the same groups in the same order.
+        """
         for param_group in self.param_groups:
             for parameter in param_group["params"]:
-                group = self._groups.get(id(parameter))
-                if group is None:
+                bound = self._bound.get(id(parameter))
+                if bound is None:
                     raise TrainingError(
                         "Adafactor was stepped with a tensor it does not know",
                         expected="bind(flat_groups(engine)) after deepspeed.initialize",
                         mend="this is a defect of largede: please report it",
                     )
-                if group.gradient is not None:
-                    self._step_group(group, param_group["lr"])
+                if bound.group.gradient is not None:
+                    self._step_group(bound, param_group["lr"])
 
-    def _step_group(self, group: FlatGroup, learning_rate: float) -> None:
-        total = (lambda local: local) if group.replicated else sum_over_ranks
-        self.steps[id(group.parameter)] += 1
-        decay = 1.0 - self.steps[id(group.parameter)] ** -self.decay_exponent
-        flat, gradient = group.flat, group.gradient
-        assert gradient is not None
-        parameter_ms = self._update_moments(group, flat, gradient, decay, total)
-        updates = [self.moments[h.name].precondition(h.of(gradient).float(), h) for h in group.slices]
-        update_ms = total(torch.stack([u.square().sum() for u in updates])) / _numels(group, flat.device)
-        clip = (update_ms.sqrt() / self.update_clip).clamp_min(1.0)
-        rate = learning_rate * parameter_ms.sqrt().clamp_min(PARAMETER_EPSILON) / clip
-        for i, (held, update_n) in enumerate(zip(group.slices, updates, strict=True)):
-            held.of(flat).sub_(update_n.mul_(rate[i]))
-
-    def _update_moments(
-        self, group: FlatGroup, flat: Tensor, gradient: Tensor, decay: float, total: Callable[[Tensor], Tensor]
-    ) -> Tensor:
-        """Update every second moment of the group; gives each parameter's mean square, which rode along."""
-        parts = [torch.stack([h.of(flat).square().sum() for h in group.slices])]
-        for held in group.slices:
-            squared_n = _squared(held.of(gradient))
-            parts.append(self.moments[held.name].partial_sums(squared_n, held))
-        sums = total(torch.cat(parts))
-        at = len(group.slices)
-        for held in group.slices:
-            moments = self.moments[held.name]
-            moments.update(sums[at : at + moments.sum_width], decay)
-            at += moments.sum_width
-        return sums[: len(group.slices)] / _numels(group, flat.device)
-
-
-def _squared(gradient_n: Tensor) -> Tensor:
-    return gradient_n.float().square().add_(GRADIENT_EPSILON)
-
-
-def _numels(group: FlatGroup, device: torch.device) -> Tensor:
-    return torch.tensor([float(h.numel) for h in group.slices], device=device)
+    def _step_group(self, bound: BoundGroup, learning_rate: float) -> None:
+        bound.steps += 1
+        decay = 1.0 - bound.steps**-self.decay_exponent
+        names = [held.name for held in bound.group.slices]
+        sums = bound.total(bound.local_sums())
+        parameter_rms_P = (sums[: len(names)] / bound.numel_P).sqrt()
+        bound.update_moments(sums[len(names) :], decay)
+        update_rms_P = (bound.total(bound.precondition_()) / bound.numel_P).sqrt()
+        clip_P = (update_rms_P / self.update_clip).clamp_min(1.0)
+        rate_P = learning_rate * parameter_rms_P.clamp_min(PARAMETER_EPSILON) / clip_P
+        bound.apply_(rate_P)
+        change_P = rate_P * update_rms_P / parameter_rms_P.clamp_min(SMALLEST_RMS)
+        self.relative_update.update(zip(names, change_P.unbind(), strict=True))
 
 
 class PlainAdafactor(torch.optim.Optimizer):
@@ -253,7 +313,8 @@ class PlainAdafactor(torch.optim.Optimizer):
         state = self.state[p]
         state["step"] = state.get("step", 0) + 1
         decay = 1.0 - state["step"] ** -self.decay_exponent
-        gradient = p.grad.float()  # type: ignore[union-attr]  # only called where there is one
+        gradient = p.grad
+        assert gradient is not None
         squared = gradient.square() + GRADIENT_EPSILON
         if p.dim() == 2 and min(p.shape) >= self.factor_from:
             row_R = decay * state.get("row", 0.0) + (1 - decay) * squared.mean(1)

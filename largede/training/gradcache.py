@@ -26,6 +26,7 @@ from largede.streams.chunks import Chunk, TokenRows, make_chunks, make_packed_ch
 from largede.streams.tokenise import RankBatch
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
 from largede.training.scoring import BatchKeys, BatchScore, score_batch
+from largede.training.slices import gradient_of_step
 
 
 @dataclass
@@ -100,7 +101,8 @@ class GradCacheStep:
         )
         self.refuse_non_finite(gradient.score, batch, first_pass)
         d_embedding = {"query": gradient.d_query_BD, "passage": gradient.d_passage_BMD}
-        self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
+        with gradient_of_step(self.engine):
+            self.carry_back([(side, first_pass[side], rows[side], d_embedding[side]) for side in SIDES])
         computed = sum(chunk.computed_tokens for side in SIDES for chunk in first_pass[side].chunks)
         return StepReport(
             gradient.score,

@@ -4,6 +4,8 @@ ZeRO hands the optimizer flat float32 tensors made of slices of many parameters.
 how DeepSpeed lays them out; the optimizer and the checkpoint work with `FlatGroup` alone.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,20 +41,51 @@ class FlatGroup:
     """One tensor the optimizer steps, and the slices in it. Every rank has the same parameters in a group.
 
     `replicated`: every rank holds all of it (no ZeRO), so sums over the slice are already complete.
+    `disk`: where the values are kept between steps when they are offloaded to NVMe.
     """
 
     parameter: Tensor
     slices: tuple[ParameterSlice, ...]
     replicated: bool = False
+    disk: "OnDisk | None" = None
 
     @property
     def flat(self) -> Tensor:
-        """The values, one-dimensional, float32 master weights where there are any."""
+        """The values, one-dimensional, float32 master weights where there are any; empty while they are on disk."""
         return self.parameter.detach().view(-1)
+
+    @contextlib.contextmanager
+    def in_memory(self, *, written: bool = False) -> Iterator[None]:
+        """Inside, `flat` has its values wherever they live; `written` says that they go back changed."""
+        if self.disk is None:
+            yield
+            return
+        self.disk.read()
+        try:
+            yield
+        finally:
+            self.disk.leave(written=written)
 
     @property
     def gradient(self) -> Tensor | None:
         return None if self.parameter.grad is None else self.parameter.grad.view(-1)
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """Sub-group `number` of a ZeRO-3 optimizer whose master weights DeepSpeed keeps on NVMe."""
+
+    zero: Any
+    number: int
+
+    def read(self) -> None:
+        self.zero._optimizer_states_and_gradient_swap_in(self.number)
+
+    def leave(self, *, written: bool) -> None:
+        if written:
+            self.zero._optimizer_states_and_gradient_swap_out(self.number)
+        else:
+            self.zero._release_swap_buffers(self.number)
 
 
 def flat_groups(engine: Any) -> list[FlatGroup]:
@@ -79,7 +112,7 @@ def flat_groups(engine: Any) -> list[FlatGroup]:
 def _stage3_groups(zero: Any, names: dict[int, str], rank: int) -> list[FlatGroup]:
     """ZeRO-3: rank r holds elements r * ceil(n / W) and on of every parameter; sub-groups hold whole parameters."""
     groups = []
-    for parameters, flat in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
+    for number, parameters in enumerate(zero.fp16_groups):
         slices, offset = [], 0
         for parameter in parameters:
             share = parameter.partition_numel()
@@ -87,7 +120,8 @@ def _stage3_groups(zero: Any, names: dict[int, str], rank: int) -> list[FlatGrou
             length = min(share, parameter.ds_numel - start)
             slices.append(ParameterSlice(names[id(parameter)], tuple(parameter.ds_shape), start, length, offset))
             offset += share
-        groups.append(FlatGroup(flat, tuple(slices)))
+        disk = OnDisk(zero, number) if zero._swappable_optimizer_subgroup(number) else None
+        groups.append(FlatGroup(zero.fp32_partitioned_groups_flat[number], tuple(slices), disk=disk))
     return groups
 
 
@@ -128,7 +162,37 @@ def spread_master_weights(engine: Any) -> None:
         persistent = zero.persistent_parameters
         if persistent:
             persistent[0].partition(persistent)
-        for sub_group in range(len(zero.fp16_groups)):
-            zero._reassign_or_swap_out_partitioned_parameters(sub_group)
+        for sub_group, group in enumerate(flat_groups(engine)):
+            with group.in_memory():
+                zero._reassign_or_swap_out_partitioned_parameters(sub_group)
         if persistent:
             persistent[0].all_gather(persistent)
+
+
+@contextlib.contextmanager
+def gradient_of_step(engine: Any) -> Iterator[None]:
+    """Put around all backward calls of one step: makes their sum, and nothing else, the gradient that is stepped.
+
+    DeepSpeed takes it that every call reaches every parameter. With two towers, and with queries before passages, the
+    first call misses the passage tower and the last one the query tower, and two things go wrong silently (measured at
+    0.19.8): where gradients are kept in parts, what a later call reaches first is added to the step before's; and
+    offloaded gradients reach the optimizer's memory only for what the last call reached.
+    """
+    _forget_kept_gradients(engine)
+    yield
+    if _is_offloaded(engine):
+        # DeepSpeed's own way for calls whose last is not known; it copies what was reached since the last step.
+        engine.optimizer.finalize_gradient_accumulation_boundary()
+
+
+def _forget_kept_gradients(engine: Any) -> None:
+    if engine.zero_optimization_stage() == 3:
+        engine.optimizer.grad_partitions_flat_buffer.zero_()
+    elif _is_offloaded(engine):
+        for kept in engine.optimizer.accumulated_grads_in_cpu.values():
+            kept.zero_()
+
+
+def _is_offloaded(engine: Any) -> bool:
+    zero = engine.optimizer
+    return bool(getattr(zero, "offload_optimizer", False) or getattr(zero, "cpu_offload", False))

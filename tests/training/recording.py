@@ -17,7 +17,7 @@ class Recording(ZeroAdafactor):
     def step(self, closure: Any = None) -> None:
         for group in self.param_groups:
             for parameter in group["params"]:
-                bound = self._groups[id(parameter)]
+                bound = self._bound[id(parameter)].group
                 for held in bound.slices:
                     self.gradients[held.name] = (held, held.of(bound.gradient).clone())
         super().step(closure)
