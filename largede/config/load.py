@@ -163,6 +163,9 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
     for option in options:
         if get_origin(option) is Literal and value in get_args(option):
             return value
+        if get_origin(option) is dict and isinstance(value, Mapping):
+            kind = get_args(option)[1]
+            return {str(part): _typed(held, kind, f"{key}.{part}", where) for part, held in value.items()}
         if option is bool and isinstance(value, bool):
             return value
         if option is int and isinstance(value, int) and not isinstance(value, bool):
@@ -184,6 +187,8 @@ def _say(options: tuple[Any, ...]) -> str:
     for option in options:
         if get_origin(option) is Literal:
             words.append("one of " + ", ".join(map(str, get_args(option))))
+        elif get_origin(option) is dict:
+            words.append(f"a mapping from names to {get_args(option)[1].__name__}, such as {{name: 1.0}}")
         else:
             words.append("nothing (null)" if option is type(None) else f"a value of type {option.__name__}")
     return " or ".join(words)

@@ -17,6 +17,8 @@ Attention = Literal["auto", "packed", "padded"]
 
 def setting(default: Any, sentence: str) -> Any:
     """A field with the sentence that `largede train --help-recipe` prints for it."""
+    if isinstance(default, dict):
+        return field(default_factory=lambda: dict(default), metadata={"help": sentence})
     return field(default=default, metadata={"help": sentence})
 
 
@@ -144,8 +146,20 @@ class OptimizerConfig:
     decay_exponent: float = setting(0.8, "Adafactor: second-moment decay is 1 - step ** -this.")
     update_clip: float = setting(1.0, "Adafactor: largest root mean square of one parameter's update.")
     factor_from: int = setting(128, "Adafactor: matrices whose two sides reach this are factored.")
+    rate_factors: dict[str, float] = setting(
+        {},
+        "Factor on the rate by part of a parameter's name, the first that occurs counting: {projection: 10.0, "
+        "embed_tokens: 0}; 0 freezes.",
+    )
 
     def __post_init__(self) -> None:
+        for part, factor in self.rate_factors.items():
+            demand(
+                part != "" and factor >= 0.0,
+                f"optimizer.rate_factors has {part!r}: {factor}",
+                "a part of a parameter's name, and a factor of zero or more",
+                "0 freezes, 1 changes nothing",
+            )
         demand_positive(self, "learning_rate", "clip_norm", "decay_exponent", "update_clip", "factor_from")
         demand(self.warmup_steps >= 0, f"optimizer.warmup_steps is {self.warmup_steps}", "zero or more", "set it to 0")
         demand(
@@ -176,6 +190,9 @@ class EngineConfig:
         "stay; chunk_tokens, best a power of two, counts in whole tiles of 128; FlexAttention on a GPU; without one "
         "memory grows with the square of chunk_tokens: for small runs); padded: length-sorted rectangles (SDPA); "
         "auto: packed for T5 on a GPU, else padded.",
+    )
+    nvme_path: str | None = setting(
+        None, "Folder on a local NVMe disk, for DeepSpeed files that put parameters or master weights there."
     )
     cpu_threads: int | None = setting(None, "Threads per rank on a machine without GPU; empty: cores / ranks.")
 
@@ -280,5 +297,5 @@ def describe_settings() -> str:
         config = getattr(Recipe(), group.name)
         lines.append(f"{group.name}: {(type(config).__doc__ or '').splitlines()[0]}")
         for item in fields(config):
-            lines.append(f"  {group.name}.{item.name} = {item.default!r}\n      {item.metadata['help']}")
+            lines.append(f"  {group.name}.{item.name} = {getattr(config, item.name)!r}\n      {item.metadata['help']}")
     return "\n".join(lines)

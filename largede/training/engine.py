@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from largede.config.batch import BatchPlan
-from largede.config.recipe import EngineConfig, OptimizerConfig, Recipe
+from largede.config.recipe import EngineConfig, Recipe
 from largede.errors import MachineError, RecipeError
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.training.adafactor import ZeroAdafactor
+from largede.training.offload import complete_offload
+from largede.training.optimizers import build_optimizer
 from largede.training.slices import flat_groups
 
 OWNED_BY_RECIPE = {
@@ -98,8 +99,8 @@ def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAd
 
     plan = BatchPlan(recipe.batch.queries, comm.get_world_size())
     config = deepspeed_config(recipe, plan)
+    optimizer = build_optimizer(model, recipe.optimizer, optimizer_type)  # first: it freezes what the recipe freezes
     trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = build_optimizer(trainable, recipe.optimizer, optimizer_type)
     model.choose_attention(recipe.engine.attention, on_gpu=torch.cuda.is_available())
     if recipe.engine.activation_checkpointing:
         model.enable_activation_checkpointing()
@@ -107,20 +108,6 @@ def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAd
     if isinstance(optimizer, ZeroAdafactor):
         optimizer.bind(flat_groups(engine))
     return engine
-
-
-def build_optimizer(
-    parameters: list[nn.Parameter], config: OptimizerConfig, adafactor: type[ZeroAdafactor] = ZeroAdafactor
-) -> torch.optim.Optimizer:
-    if config.name == "adamw":
-        return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    return adafactor(
-        parameters,
-        lr=config.learning_rate,
-        decay_exponent=config.decay_exponent,
-        update_clip=config.update_clip,
-        factor_from=config.factor_from,
-    )
 
 
 def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
@@ -145,7 +132,7 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
     if recipe.engine.parameters == "resident":
         keep_resident(config, path.name)
     return {
-        **config,
+        **complete_offload(config, recipe),
         **plan.deepspeed_numbers(),
         # DeepSpeed clips at 1.0 unless told not to; GTR does not clip by global norm.
         "gradient_clipping": recipe.optimizer.clip_norm or 0.0,

@@ -35,6 +35,7 @@ from largede.training.engine import join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.monitor import Monitor, duration
+from largede.training.optimizers import set_learning_rate
 from largede.training.run_folder import open_run_folder
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
@@ -151,8 +152,7 @@ class Trainer:
         data_wait_s = time.perf_counter() - waiting_since
         self.seed_dropout()
         rate = learning_rate(self.recipe.optimizer, self.steps_done, self.recipe.run.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        set_learning_rate(self.optimizer, rate)
 
         report = self.step(batch)
         self.engine.step()
