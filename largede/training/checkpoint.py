@@ -16,7 +16,7 @@ safetensors and the rest is JSON: nothing in a checkpoint is ever unpickled.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from largede.files import sha256_file, write_json
 from largede.provenance import library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
-from largede.training.slices import FlatGroup, flat_groups, spread_master_weights
+from largede.training.slices import FlatGroup, ParameterSlice, flat_groups, spread_master_weights
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -136,11 +136,11 @@ def _shared_tensors(engine: Any) -> dict[str, Tensor]:
     optimizer = client_optimizer(engine)
     if not isinstance(optimizer, ZeroAdafactor):
         return {}
-    return {
-        f"{kind}/{name}": tensor.cpu().contiguous()
-        for name, moments in optimizer.moments.items()
-        for kind, tensor in moments.tensors().items()
-    }
+    return {key: tensor.cpu().contiguous() for key, tensor in _shared_state(optimizer).items()}
+
+
+def _shared_state(optimizer: ZeroAdafactor) -> dict[str, Tensor]:
+    return {f"{kind}/{name}": t for name, m in optimizer.moments.items() for kind, t in m.tensors().items()}
 
 
 def frozen_parameters(engine: Any) -> dict[str, Tensor]:
@@ -281,13 +281,32 @@ class SliceReader:
             )
         return values
 
+    def read_weights(self, held: ParameterSlice) -> Tensor:
+        """A slice of a parameter's weights, also when it was frozen in the run that wrote them."""
+        if self.was_frozen(held.name):
+            return self.whole_parameter(held.name).view(-1)[held.start : held.start + held.length]
+        return self.read(f"master/{held.name}", held.start, held.length)
+
+    def was_frozen(self, name: str) -> bool:
+        return f"master/{name}" not in self.parts and name in self.whole_tensors("frozen.safetensors")
+
     def whole_parameter(self, name: str) -> Tensor:
         """A parameter in its shape, trained or frozen."""
+        if self.was_frozen(name):
+            return self.whole_tensor("frozen.safetensors", name)
         shape = self.state.parameters[name]
-        if f"master/{name}" in self.parts:
-            return self.read(f"master/{name}", 0, torch.Size(shape).numel()).view(shape)
-        with safe_open(self.checkpoint / "frozen.safetensors", framework="pt") as file:
-            return file.get_tensor(name)
+        return self.read(f"master/{name}", 0, torch.Size(shape).numel()).view(shape)
+
+    def whole_tensors(self, file_name: str) -> set[str]:
+        """Names in a file of tensors that are not cut; none if the checkpoint has no such file."""
+        if file_name not in self.state.files:
+            return set()
+        with safe_open(self.checkpoint / file_name, framework="pt") as file:
+            return set(file.keys())
+
+    def whole_tensor(self, file_name: str, key: str) -> Tensor:
+        with safe_open(self.checkpoint / file_name, framework="pt") as file:
+            return file.get_tensor(key)
 
 
 def load_checkpoint(engine: Any, checkpoint: Path, state: CheckpointState, *, weights_only: bool = False) -> None:
@@ -304,7 +323,7 @@ def load_checkpoint(engine: Any, checkpoint: Path, state: CheckpointState, *, we
     for group in groups:
         with group.in_memory(written=True):
             for held in group.slices:
-                held.of(group.flat).copy_(reader.read(f"master/{held.name}", held.start, held.length))
+                held.of(group.flat).copy_(reader.read_weights(held))
     spread_master_weights(engine)
     _load_frozen(engine, reader)
     if not weights_only:
@@ -342,18 +361,9 @@ def _load_frozen(engine: Any, reader: SliceReader) -> None:
 def _load_moments(engine: Any, groups: list[FlatGroup], reader: SliceReader) -> None:
     optimizer = client_optimizer(engine)
     if isinstance(optimizer, ZeroAdafactor):
-        if "shared.safetensors" not in reader.state.files:
-            raise CheckpointError(
-                f"{reader.checkpoint} holds no Adafactor state",
-                expected="a run with adafactor",
-                mend="use its optimizer",
-            )
-        with safe_open(reader.checkpoint / "shared.safetensors", framework="pt") as file:
-            for name, moments in optimizer.moments.items():
-                for kind, tensor in moments.tensors().items():
-                    tensor.copy_(file.get_tensor(f"{kind}/{name}"))
-        optimizer.step_count = reader.state.optimizer_steps
+        _load_adafactor(optimizer, reader)
         return
+    refuse_missing(reader, "adamw", {f"exp_avg/{held.name}" for group in groups for held in group.slices}, reader.parts)
     for group in groups:
         state = optimizer.state[group.parameter]
         state["step"] = torch.tensor(float(reader.state.optimizer_steps))
@@ -361,6 +371,34 @@ def _load_moments(engine: Any, groups: list[FlatGroup], reader: SliceReader) -> 
             state[kind] = torch.zeros_like(group.parameter)
             for held in group.slices:
                 held.of(state[kind].view(-1)).copy_(reader.read(f"{kind}/{held.name}", held.start, held.length))
+
+
+def _load_adafactor(optimizer: ZeroAdafactor, reader: SliceReader) -> None:
+    wanted = {
+        f"{kind}/{name}": t for name, moments in optimizer.moments.items() for kind, t in moments.tensors().items()
+    }
+    refuse_missing(reader, "adafactor", wanted, reader.whole_tensors("shared.safetensors"))
+    for key, tensor in wanted.items():
+        saved = reader.whole_tensor("shared.safetensors", key)
+        if saved.shape != tensor.shape:
+            raise CheckpointError(
+                f"{reader.checkpoint} holds {key} of shape {tuple(saved.shape)}",
+                expected=f"{tuple(tensor.shape)}",
+                mend="use the checkpoint before it",
+            )
+        tensor.copy_(saved)
+    optimizer.step_count = reader.state.optimizer_steps
+
+
+def refuse_missing(reader: SliceReader, optimizer: str, wanted: Iterable[str], held: Container[str]) -> None:
+    """Raise when the checkpoint lacks optimizer state: of another optimizer, or for parameters frozen at that time."""
+    missing = sorted(key for key in wanted if key not in held)
+    if missing:
+        raise CheckpointError(
+            f"{reader.checkpoint} has no optimizer state {missing[0]} ({len(missing)} are missing)",
+            expected=f"a run with optimizer.name {optimizer}, its factor_from, and the same parameters trained",
+            mend="restore those settings, or begin a run with --run.start_from this checkpoint",
+        )
 
 
 def recipe_of(state: CheckpointState) -> Recipe:
