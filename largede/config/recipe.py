@@ -192,7 +192,7 @@ class EngineConfig:
         "auto: packed for T5 on a GPU, else padded.",
     )
     nvme_path: str | None = setting(
-        None, "Folder on a local NVMe disk, for DeepSpeed files that put parameters or master weights there."
+        None, "Folder on a local NVMe disk, for DeepSpeed files that put parameters there (zero3_bf16_nvme.json)."
     )
     cpu_threads: int | None = setting(None, "Threads per rank on a machine without GPU; empty: cores / ranks.")
 

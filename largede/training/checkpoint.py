@@ -110,13 +110,12 @@ def _write_own_files(engine: Any, folder: Path) -> dict[str, dict[str, Any]]:
 def _held_tensors(engine: Any, groups: list[FlatGroup]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
     tensors, places = {}, {}
     for group in groups:
-        with group.in_memory():
-            for held in group.slices:
-                if held.length:
-                    for kind, flat in _flat_tensors(engine, group).items():
-                        key = f"{kind}/{held.name}"
-                        tensors[key] = held.of(flat).detach().cpu().contiguous().clone()
-                        places[key] = [held.start, held.length]
+        for held in group.slices:
+            if held.length:
+                for kind, flat in _flat_tensors(engine, group).items():
+                    key = f"{kind}/{held.name}"
+                    tensors[key] = held.of(flat).detach().cpu().contiguous().clone()
+                    places[key] = [held.start, held.length]
     return tensors, places
 
 
@@ -321,9 +320,8 @@ def load_checkpoint(engine: Any, checkpoint: Path, state: CheckpointState, *, we
     reader = SliceReader(checkpoint, state)
     groups = flat_groups(engine)
     for group in groups:
-        with group.in_memory(written=True):
-            for held in group.slices:
-                held.of(group.flat).copy_(reader.read_weights(held))
+        for held in group.slices:
+            held.of(group.flat).copy_(reader.read_weights(held))
     spread_master_weights(engine)
     _load_frozen(engine, reader)
     if not weights_only:

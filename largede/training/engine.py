@@ -16,7 +16,7 @@ from largede.errors import MachineError, RecipeError
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.offload import complete_offload
+from largede.training.deepspeed_settings import checked_settings
 from largede.training.optimizers import build_optimizer
 from largede.training.slices import flat_groups
 
@@ -132,7 +132,7 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
     if recipe.engine.parameters == "resident":
         keep_resident(config, path.name)
     return {
-        **complete_offload(config, recipe),
+        **checked_settings(config, recipe),
         **plan.deepspeed_numbers(),
         # DeepSpeed clips at 1.0 unless told not to; GTR does not clip by global norm.
         "gradient_clipping": recipe.optimizer.clip_norm or 0.0,

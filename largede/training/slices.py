@@ -41,51 +41,20 @@ class FlatGroup:
     """One tensor the optimizer steps, and the slices in it. Every rank has the same parameters in a group.
 
     `replicated`: every rank holds all of it (no ZeRO), so sums over the slice are already complete.
-    `disk`: where the values are kept between steps when they are offloaded to NVMe.
     """
 
     parameter: Tensor
     slices: tuple[ParameterSlice, ...]
     replicated: bool = False
-    disk: "OnDisk | None" = None
 
     @property
     def flat(self) -> Tensor:
-        """The values, one-dimensional, float32 master weights where there are any; empty while they are on disk."""
+        """The values, one-dimensional, float32 master weights where there are any."""
         return self.parameter.detach().view(-1)
-
-    @contextlib.contextmanager
-    def in_memory(self, *, written: bool = False) -> Iterator[None]:
-        """Inside, `flat` has its values wherever they live; `written` says that they go back changed."""
-        if self.disk is None:
-            yield
-            return
-        self.disk.read()
-        try:
-            yield
-        finally:
-            self.disk.leave(written=written)
 
     @property
     def gradient(self) -> Tensor | None:
         return None if self.parameter.grad is None else self.parameter.grad.view(-1)
-
-
-@dataclass(frozen=True)
-class OnDisk:
-    """Sub-group `number` of a ZeRO-3 optimizer whose master weights DeepSpeed keeps on NVMe."""
-
-    zero: Any
-    number: int
-
-    def read(self) -> None:
-        self.zero._optimizer_states_and_gradient_swap_in(self.number)
-
-    def leave(self, *, written: bool) -> None:
-        if written:
-            self.zero._optimizer_states_and_gradient_swap_out(self.number)
-        else:
-            self.zero._release_swap_buffers(self.number)
 
 
 def flat_groups(engine: Any) -> list[FlatGroup]:
@@ -112,7 +81,7 @@ def flat_groups(engine: Any) -> list[FlatGroup]:
 def _stage3_groups(zero: Any, names: dict[int, str], rank: int) -> list[FlatGroup]:
     """ZeRO-3: rank r holds elements r * ceil(n / W) and on of every parameter; sub-groups hold whole parameters."""
     groups = []
-    for number, parameters in enumerate(zero.fp16_groups):
+    for parameters, flat in zip(zero.fp16_groups, zero.fp32_partitioned_groups_flat, strict=True):
         slices, offset = [], 0
         for parameter in parameters:
             share = parameter.partition_numel()
@@ -120,8 +89,7 @@ def _stage3_groups(zero: Any, names: dict[int, str], rank: int) -> list[FlatGrou
             length = min(share, parameter.ds_numel - start)
             slices.append(ParameterSlice(names[id(parameter)], tuple(parameter.ds_shape), start, length, offset))
             offset += share
-        disk = OnDisk(zero, number) if zero._swappable_optimizer_subgroup(number) else None
-        groups.append(FlatGroup(zero.fp32_partitioned_groups_flat[number], tuple(slices), disk=disk))
+        groups.append(FlatGroup(flat, tuple(slices)))
     return groups
 
 
@@ -162,11 +130,17 @@ def spread_master_weights(engine: Any) -> None:
         persistent = zero.persistent_parameters
         if persistent:
             persistent[0].partition(persistent)
-        for sub_group, group in enumerate(flat_groups(engine)):
-            with group.in_memory():
-                zero._reassign_or_swap_out_partitioned_parameters(sub_group)
+        for sub_group in range(len(zero.fp16_groups)):
+            zero._reassign_or_swap_out_partitioned_parameters(sub_group)
         if persistent:
             persistent[0].all_gather(persistent)
+        _forget_second_copies(engine)
+
+
+def _forget_second_copies(engine: Any) -> None:
+    """Under hpZ each node keeps a copy of its own, made when the parameters were last cut; the next gather makes it."""
+    for parameter in engine.module.parameters():
+        parameter.ds_secondary_tensor = None
 
 
 @contextlib.contextmanager

@@ -110,3 +110,18 @@ def test_fewer_queries_than_ranks_is_refused() -> None:
 def test_with_settings_checks_too() -> None:
     with pytest.raises(RecipeError):
         with_settings(Recipe(), loss__temperature=-1)
+
+
+def test_factors_on_the_rate_come_from_yaml_and_from_flags(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("optimizer:\n  rate_factors:\n    projection: 10\n    embed_tokens: 0\n")
+    recipe = load_recipe(path)
+    assert list(recipe.optimizer.rate_factors.items()) == [("projection", 10.0), ("embed_tokens", 0.0)]
+    again = tmp_path / "again.yaml"
+    again.write_text(recipe_to_yaml(recipe))
+    assert load_recipe(again) == recipe
+    flagged = load_recipe(path, ["--optimizer.rate_factors", "{norm: 2}"])
+    assert flagged.optimizer.rate_factors == {"norm": 2.0}
+    for wrong in ("{norm: fast}", "[norm]", "{norm: -1}"):
+        with pytest.raises(RecipeError, match="rate_factors"):
+            load_recipe(path, ["--optimizer.rate_factors", wrong])

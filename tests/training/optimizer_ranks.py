@@ -4,7 +4,6 @@ Gradients are handed to DeepSpeed exactly: the loss is the sum of parameter time
 every rank and equal to those of the plain twin, whatever the stage.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +98,13 @@ def whole_masters(engine: Any) -> dict[str, Tensor]:
     """Every trained parameter's master weights, put together from all ranks. Collective."""
     held = {}
     for group in flat_groups(engine):
-        with group.in_memory():
-            for part in group.slices:
-                held[part.name] = (part, part.of(group.flat).clone())
+        for part in group.slices:
+            held[part.name] = (part, part.of(group.flat).clone())
+    return put_together(held)
+
+
+def put_together(held: dict[str, tuple[Any, Tensor]]) -> dict[str, Tensor]:
+    """Whole tensors from every rank's slices of them. Collective."""
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, held)
     whole = {}
@@ -121,7 +124,3 @@ def worst_difference(ours: dict[str, Tensor], truth: dict[str, Tensor]) -> tuple
         (float((ours[name].double() - t.double()).abs().max() / t.double().square().mean().sqrt()), name)
         for name, t in truth.items()
     )
-
-
-def deepspeed_file(recipe: Recipe) -> dict[str, Any]:
-    return json.loads(Path(recipe.engine.deepspeed).read_text(encoding="utf-8"))

@@ -1,6 +1,7 @@
 """Every shipped DeepSpeed file takes a step on two ranks, with float32 masters, and sets nothing the recipe owns."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,39 +13,127 @@ from ranks import run_on_ranks
 from largede.config.batch import BatchPlan
 from largede.config.load import with_settings
 from largede.errors import RecipeError
+from largede.files import write_json
 from largede.models.build import build_dual_encoder
 from largede.training.engine import OWNED_BY_RECIPE, build_engine, deepspeed_config, find_deepspeed_file
 from largede.training.gradcache import GradCacheStep
 from largede.training.slices import flat_groups
 
 SHIPPED = sorted(p.name for p in find_deepspeed_file("zero3.json").parent.glob("*.json"))
+NVME = [name for name in SHIPPED if "nvme" in name]
 
 
-def one_step_each(folder: str) -> dict[str, Any]:
-    """Loss, what a master weight is stored in, and how far the first parameter moved."""
+def in_turn(folder: Path, names: list[str], backbone: str) -> dict[str, Any]:
+    """Two steps with each file: losses, what a master weight is stored in, how far it moved, what is offloaded."""
     found = {}
-    for name in SHIPPED:
-        recipe = with_settings(small_recipe(Path(folder)), engine__deepspeed=name, optimizer__learning_rate=0.01)
+    for name in names:
+        file = small_buffers(folder, name) if name in NVME else name
+        settings = {"engine__deepspeed": str(file), "optimizer__learning_rate": 0.01, "model__layout": "ade"}
+        settings["model__backbone"] = backbone
+        recipe = with_settings(small_recipe(folder), **settings, engine__nvme_path=str(folder))
         engine = build_engine(build_dual_encoder(recipe.model), recipe)
         groups = flat_groups(engine)
         before = groups[0].flat.clone()
-        batch = MadeBatch(recipe.batch.queries, 2).of_rank(dist.get_rank(), dist.get_world_size())
-        report = GradCacheStep(engine, recipe)(batch)
-        engine.step()
-        moved = float((groups[0].flat - before).abs().max())
-        found[name] = (report.score.loss, str(groups[0].flat.dtype), moved)
+        step, losses = GradCacheStep(engine, recipe), []
+        for number in range(2):
+            batch = MadeBatch(recipe.batch.queries, 2, seed=number)
+            losses.append(step(batch.of_rank(dist.get_rank(), dist.get_world_size())).score.loss)
+            copies = sum(getattr(p, "ds_secondary_tensor", None) is not None for p in engine.module.parameters())
+            engine.step()
+        zero = engine.optimizer
+        found[name] = {
+            "losses": losses,
+            "dtype": str(groups[0].flat.dtype),
+            "moved": float((groups[0].flat - before).abs().max()),
+            "optimizer offloaded": bool(
+                getattr(zero, "offload_optimizer", False) or getattr(zero, "cpu_offload", False)
+            ),
+            "parameters offloaded": bool(getattr(zero, "offload_param", False)),
+            "on disk": sum(p.stat().st_size for p in folder.rglob("*.swp")),
+            "second copies": copies,
+        }
         engine.destroy()
     return found
 
 
-def test_every_file_takes_a_step(tmp_path: Path) -> None:
-    found = run_on_ranks(2, one_step_each, tmp_path, str(tmp_path))[0]
-    assert set(found) == set(SHIPPED) >= {"zero1.json", "zero2.json", "zero3.json", "zero3_bf16.json"}
-    exact = found["zero3.json"][0]
-    for name, (loss, dtype, moved) in found.items():
-        assert abs(loss - exact) < (0.5 if "bf16" in name else 1e-4), (name, loss, exact)
-        assert dtype == "torch.float32", name
-        assert 0 < moved < 1, name
+def small_buffers(folder: Path, name: str) -> Path:
+    """The file with pinned buffers for a small model; the shipped ones take 1.6 GB a rank."""
+    config = json.loads(find_deepspeed_file(name).read_text())
+    config["zero_optimization"]["offload_param"]["buffer_size"] = 1_100_000
+    write_json(folder / name, config)
+    return folder / name
+
+
+def one_step_each(folder: str, names: list[str], backbone: str = "smoke") -> dict[str, Any]:
+    return in_turn(Path(folder), names, backbone)
+
+
+def test_every_file_takes_steps(tmp_path: Path) -> None:
+    # hpZ last: DeepSpeed keeps its groups for the life of a process.
+    names = sorted([n for n in SHIPPED if n not in NVME], key=lambda name: "hpz" in name)
+    found = run_on_ranks(2, one_step_each, tmp_path, str(tmp_path), names)[0]
+    assert set(found) >= {"zero1.json", "zero2.json", "zero3.json", "zero3_bf16.json", "zero3_bf16_hpz8.json"}
+    exact = found["zero3.json"]["losses"]
+    for name, facts in found.items():
+        for loss, true in zip(facts["losses"], exact, strict=True):
+            assert abs(loss - true) < (0.5 if "bf16" in name else 1e-4), (name, loss, true)
+        assert facts["dtype"] == "torch.float32", name
+        assert 0 < facts["moved"] < 1, name
+        assert facts["optimizer offloaded"] == ("offload" in name), name
+        assert facts["parameters offloaded"] == ("parameters" in name), name
+        assert (facts["second copies"] > 0) == ("hpz" in name), name
+    for name in ("zero3_bf16_offload.json", "zero3_bf16_offload_parameters.json", "zero3_bf16_hpz8.json"):
+        assert found[name]["losses"] == found["zero3_bf16.json"]["losses"], name
+
+
+def has_async_io() -> bool:
+    """DeepSpeed's disk operator is built already, or there is what it is built from (minutes, the first time)."""
+    from deepspeed.ops.op_builder import AsyncIOBuilder
+
+    return bool(AsyncIOBuilder().is_compatible(verbose=False)) and shutil.which("g++") is not None
+
+
+@pytest.mark.slow
+def test_parameters_on_nvme_train_like_parameters_in_memory(tmp_path: Path) -> None:
+    if not has_async_io():
+        pytest.skip("libaio-dev and g++ are needed for DeepSpeed's async_io operator")
+    names = ["zero3_bf16_offload_parameters.json", *NVME]
+    # DeepSpeed leaves what is smaller than 1 MiB in memory, so the smoke model would not touch the disk.
+    found = run_on_ranks(2, one_step_each, tmp_path, str(tmp_path), names, "quickstart")[0]
+    for name in NVME:
+        assert found[name]["losses"] == found[names[0]]["losses"]
+        assert found[name]["on disk"] > 0, "nothing was written to the disk"
+
+
+@pytest.mark.parametrize(
+    ("zero", "settings", "message"),
+    [
+        ({"stage": 1, "overlap_comm": True}, {}, "overlap_comm at ZeRO stage 1"),
+        ({"offload_optimizer": {"device": "nvme"}}, {}, "puts offload_optimizer on NVMe"),
+        ({"offload_optimizer": {"device": "cpu", "ratio": 0.5}}, {}, "sets ratio"),
+        ({"offload_param": {"device": "nvme"}, "stage3_prefetch_bucket_size": 0}, {}, "engine.nvme_path is empty"),
+        ({"offload_param": {"device": "nvme"}}, {"engine__nvme_path": "/disk"}, "with prefetching"),
+        (
+            {"offload_param": {"device": "nvme", "nvme_path": "/a"}, "stage3_prefetch_bucket_size": 0},
+            {"engine__nvme_path": "/disk"},
+            "sets nvme_path",
+        ),
+    ],
+)
+def test_settings_that_would_train_wrongly_are_refused(
+    zero: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps({"bf16": {"enabled": True}, "zero_optimization": {"stage": 3, **zero}}))
+    recipe = with_settings(small_recipe(tmp_path), engine__deepspeed=str(path), **settings)
+    with pytest.raises(RecipeError, match=message):
+        deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
+
+
+def test_the_folder_on_nvme_comes_from_the_recipe(tmp_path: Path) -> None:
+    recipe = with_settings(small_recipe(tmp_path), engine__deepspeed="zero3_bf16_nvme.json", engine__nvme_path="/disk")
+    config = deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
+    assert config["zero_optimization"]["offload_param"]["nvme_path"] == "/disk"
 
 
 @pytest.mark.parametrize("key", sorted(OWNED_BY_RECIPE))
