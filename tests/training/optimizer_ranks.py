@@ -50,6 +50,9 @@ class MadeModel(nn.Module):
             setattr(self, name, nn.Parameter(values, requires_grad=name != "frozen"))
         self.tied = Tied(self.tall)
 
+    def choose_attention(self, name: str, *, on_gpu: bool) -> None:
+        """There is none; the engine asks every model."""
+
     def forward(self, gradients: dict[str, Tensor]) -> Tensor:
         loss = self.frozen.sum() * 0.0
         for name, gradient in gradients.items():

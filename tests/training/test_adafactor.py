@@ -27,9 +27,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from largede.config.recipe import OptimizerConfig
+from largede.config.load import with_settings
+from largede.config.recipe import OptimizerConfig, Recipe
 from largede.errors import RecipeError, TrainingError
-from largede.models.presets import PRESETS
+from largede.models.build import build_structure
 from largede.training import adafactor as adafactor_module
 from largede.training.adafactor import Moments, PlainAdafactor, ZeroAdafactor
 from largede.training.checkpoint import client_optimizer
@@ -326,15 +327,9 @@ def test_factors_without_effect_are_refused(factors: dict[str, float], message: 
 
 def state_bytes_per_parameter(preset: str) -> tuple[float, int]:
     """From the shapes alone, of a dual encoder with shared towers and a projection to 768."""
-    from transformers import T5EncoderModel
-
-    from largede.models.build import t5_config
-    from largede.models.pooling import Projection
-
     with torch.device("meta"):
-        encoder = T5EncoderModel(t5_config(PRESETS[preset], 0.0))
-        projection = Projection(encoder.config.hidden_size, 768)
-    parameters = {**dict(encoder.named_parameters()), "projection.weight": projection.weight}
+        model = build_structure(with_settings(Recipe(), model__backbone=preset).model)
+    parameters = dict(model.named_parameters())
     made = [Moments.zeros(name, tuple(p.shape), 128, "meta") for name, p in parameters.items()]
     held = sum(t.numel() * t.element_size() for m in made for t in m.tensors().values())
     count = sum(p.numel() for p in parameters.values())
