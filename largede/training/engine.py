@@ -143,6 +143,7 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
         )
     if recipe.engine.parameters == "resident":
         keep_resident(config, path.name)
+    refuse_lost_gradients(path.name, config.get("zero_optimization", {}), recipe)
     return {
         **config,
         **plan.deepspeed_numbers(),
@@ -164,6 +165,16 @@ def keep_resident(config: dict[str, Any], file: str) -> None:
             mend="set engine.parameters to regathered",
         )
     zero["stage3_param_persistence_threshold"] = 10**15
+def refuse_lost_gradients(file_name: str, zero: dict[str, Any], recipe: Recipe) -> None:
+    """DeepSpeed's offload hands on the gradients of the last backward pass alone: the other tower's would be zero."""
+    is_offloaded = (zero.get("offload_optimizer") or {}).get("device", "none") != "none" and zero.get("stage") in (2, 3)
+    is_chunk_by_chunk = recipe.batch.gradient_cache and recipe.engine.gradient_reduction == "per_chunk"
+    if is_offloaded and is_chunk_by_chunk and recipe.model.layout != "sde":
+        raise RecipeError(
+            f"{file_name} offloads the optimizer, and model.layout {recipe.model.layout} has two towers",
+            expected="engine.gradient_reduction coalesced: reduced chunk by chunk, one tower's gradient would be lost",
+            mend="add --engine.gradient_reduction coalesced, or train without offload_optimizer",
+        )
 
 
 def find_deepspeed_file(name: str) -> Path:

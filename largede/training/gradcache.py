@@ -26,6 +26,7 @@ from largede.streams.chunks import Chunk, TokenRows, make_chunks
 from largede.streams.tokenise import RankBatch
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
 from largede.training.scoring import BatchKeys, BatchScore, score_batch
+from largede.training.slices import clear_gradients
 
 
 @dataclass
@@ -152,6 +153,7 @@ class GradCacheStep:
 
     def carry_back(self, sides: list[tuple[Side, Embedded, TokenRows, Tensor]]) -> None:
         """Carry d loss / d embedding through the encoder into the engine's gradient."""
+        clear_gradients(self.engine)
         if not self.batch.gradient_cache:
             self.backward_once(sides)
             return

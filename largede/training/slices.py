@@ -118,6 +118,17 @@ def _whole_groups(optimizer: Any, names: dict[int, str]) -> list[FlatGroup]:
     ]
 
 
+def clear_gradients(engine: Any) -> None:
+    """Empty the buffers in which ZeRO-3 adds up the gradients of several backward passes.
+
+    To be called before the first backward pass of a step. DeepSpeed overwrites these buffers in that pass and adds to
+    them in later ones, for all parameters alike: a parameter that takes no part in the first pass (the other tower's)
+    would begin with what the steps before left in its buffer.
+    """
+    if engine.zero_optimization_stage() == 3:
+        engine.optimizer.grad_partitions_flat_buffer.zero_()
+
+
 def spread_master_weights(engine: Any) -> None:
     """Make the model's parameters follow the float32 masters after these were written to. Collective."""
     zero = engine.optimizer
