@@ -27,16 +27,18 @@ def tolerances(case: Case, truth: Truth) -> dict[str, float]:
 
     bf16: DeepSpeed turns each chunk's gradient into bf16, adds those of W ranks and divides by W, all in bf16 (its
     `communication_data_type`): W + 1 roundings of at most 2^-9 of a chunk's gradient. Chunks are then added in float32
-    slices; coalesced, their K sums are rounded as well, to bf16 where the parameters are. The errors are relative to
-    the chunks' gradients, which may cancel: ||g|| is 1 / `cancellation` of their lengths' sum. Where W is no power of
-    two, multiplying the surrogate by W changes what each of some sixteen bf16 operations of the backward pass rounds.
+    slices; coalesced, the sums of K chunks are rounded too, where parameters are bf16. These errors are relative to the
+    chunks' gradients, which may cancel: ||g|| is 1 / `cancellation` of the sum of their lengths. The backward pass
+    itself, some sixteen bf16 operations deep, rounds elsewhere where W is no power of two, because the surrogate is
+    multiplied by W, and at ZeRO-3, whose hooks change the order in which gradients of one tensor are added.
     """
     if not truth.cancellation:
         return dict.fromkeys(truth.gradients, FLOAT32_TOLERANCE)
     roundings = case.ranks + 1
     if case.reduction == "coalesced":
         roundings += chunks_of_case(case)
-    if case.ranks & (case.ranks - 1):
+    is_power_of_two = case.ranks & (case.ranks - 1) == 0
+    if case.zero == 3 or not is_power_of_two:
         roundings += BACKWARD_ROUNDINGS
     return {n: roundings * BF16_ROUNDOFF * cancellation for n, cancellation in truth.cancellation.items()}
 

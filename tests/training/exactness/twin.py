@@ -21,6 +21,7 @@ from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import SIDES, DualEncoder, Side
 from largede.objectives.contrastive import Keys, dense_contrastive_loss
 from largede.streams.chunks import Chunk, TokenRows, make_chunks
+from largede.training.gradcache import RandomState
 
 
 @dataclass(frozen=True)
@@ -56,36 +57,41 @@ def plain_truth(case: Case, folder: Path, kind: EngineKind, seed: int = 0) -> Tr
 def truth_of(model: DualEncoder, recipe: Recipe, batch: CaseBatch, ranks: int) -> Truth:
     loss = contrastive_loss(embed_batch(model, recipe, batch, ranks), batch, recipe)
     loss.backward()
-    return Truth(float(loss), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, {})
+    return Truth(float(loss.detach()), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}, {})
 
 
 def truth_in_bf16(model: DualEncoder, recipe: Recipe, batch: CaseBatch, ranks: int, precision: str) -> Truth:
-    """The same dtype as the engine's: bf16 forward and backward for each chunk; chunks and ranks added in float32."""
+    """The same dtype as the engine's: bf16 forward and backward for each chunk; chunks and ranks added in float32.
+
+    Scores are read from a pass without gradients, as in the step: without dropout the CPU's attention then takes
+    another kernel, which rounds to bf16 elsewhere, and a temperature of 0.01 makes rounding 100 times larger.
+    """
     if precision == "bf16":
         model.bfloat16()
     parts: list[tuple[Tensor, Tensor]] = []
 
     def embed(side: Side, token_BL: Tensor, mask_BL: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+            with RandomState().restored(), torch.no_grad():
+                scored_bD = model(side, token_BL, mask_BL)
             output_bD = model(side, token_BL, mask_BL)
-        parts.append((output_bD, output_bD.detach().requires_grad_()))
-        return parts[-1][1]
+        parts.append((output_bD, scored_bD.requires_grad_()))
+        return scored_bD
 
     loss = contrastive_loss(embed_batch(embed, recipe, batch, ranks), batch, recipe)
     loss.backward()
     named = {n: p for n, p in model.named_parameters() if p.requires_grad}
     total = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in named.items()}
     lengths = dict.fromkeys(named, 0.0)
-    for output_bD, leaf_bD in parts:
-        if leaf_bD.grad is None:
+    for output_bD, scored_bD in parts:
+        if scored_bD.grad is None:
             continue  # a filler chunk
-        for name, gradient in zip(
-            named, torch.autograd.grad(output_bD, list(named.values()), leaf_bD.grad, allow_unused=True), strict=True
-        ):
+        ours = torch.autograd.grad(output_bD, list(named.values()), scored_bD.grad, allow_unused=True)
+        for name, gradient in zip(named, ours, strict=True):
             if gradient is not None:
                 total[name] += gradient.float()
                 lengths[name] += float(gradient.float().norm())
-    return Truth(float(loss), total, {n: lengths[n] / float(g.norm()) for n, g in total.items()})
+    return Truth(float(loss.detach()), total, {n: lengths[n] / float(g.norm()) for n, g in total.items()})
 
 
 def contrastive_loss(embedded: dict[Side, list[Tensor]], batch: CaseBatch, recipe: Recipe) -> Tensor:
