@@ -42,7 +42,7 @@ class Extra:
 
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
 AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
-RESIDENT = {"stage3_param_persistence_threshold": 10**9, "stage3_max_live_parameters": 10**9}
+OFFLOADED = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
 
 EXTRAS: dict[str, Extra] = {
     "graphs kept": Extra(
@@ -61,23 +61,14 @@ EXTRAS: dict[str, Extra] = {
     ),
     "margin": Extra("`loss.margin: 0.05`", settings={"loss__margin": 0.05}, dropouts=(False,)),
     "scores in blocks": Extra("`loss.block_scores: 100`", settings={"loss__block_scores": 100}, dropouts=(False,)),
-    "parameters resident": Extra(
-        "`stage3_param_persistence_threshold` above every parameter",
-        (3,),
-        deepspeed={"zero_optimization": RESIDENT},
-    ),
+    "parameters resident": Extra("`engine.parameters: resident`", (3,), {"engine__parameters": "resident"}),
     "optimizer offloaded": Extra(
         "`offload_optimizer: cpu`; per chunk with one tower only, as two are refused",
-        (1, 2, 3),
-        deepspeed={"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
+        deepspeed=OFFLOADED,
         layouts=("sde",),
     ),
     "optimizer offloaded, two towers": Extra(
-        "the same, coalesced",
-        (2, 3),
-        deepspeed={"zero_optimization": {"offload_optimizer": {"device": "cpu"}}},
-        reductions=("coalesced",),
-        layouts=("ade", "ade-fte"),
+        "the same, coalesced", deepspeed=OFFLOADED, reductions=("coalesced",), layouts=("ade", "ade-fte")
     ),
     "hpZ": Extra(
         "`zero_hpz_partition_size: 2`",
