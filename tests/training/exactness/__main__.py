@@ -68,14 +68,10 @@ def answer_for(ranks: int, questions: list[Question], file: Path) -> None:
     watcher.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run_on_ranks(ranks, answer_into_file, Path(folder), folder, still_open, str(file))
+            run_on_ranks(ranks, answer_questions, Path(folder), folder, still_open, str(file))
     finally:
         finished.set()
         watcher.join()
-
-
-def answer_into_file(folder: str, questions: list[Question], file: str) -> int:
-    return len(answer_questions(folder, questions, file))
 
 
 def say_progress(ranks: int, count: int, before: int, file: Path, finished: threading.Event) -> None:
