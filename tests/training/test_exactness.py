@@ -3,7 +3,6 @@
 The full product is one command: see tests/training/exactness/RESULTS.md.
 """
 
-import contextlib
 from pathlib import Path
 
 import pytest
@@ -22,10 +21,7 @@ from exactness.measure import FLOAT32_TOLERANCE
 from exactness.twin import truth_of
 from ranks import run_on_ranks
 
-from largede.config.batch import BatchPlan
-from largede.errors import RecipeError
 from largede.models.build import build_dual_encoder
-from largede.training.engine import deepspeed_config
 
 ARRAY = covering_array()
 
@@ -55,20 +51,6 @@ def test_steps_equal_their_twins_and_mistakes_are_noticed(ranks: int, tmp_path: 
     for result in results:
         print(f"{result.question.key}: {result.answer}")
     assert not [f"{r.question.key}: {r.answer}" for r in results if not r.is_as_it_should]
-
-
-@pytest.mark.parametrize("stage", [2, 3])
-def test_offload_that_would_lose_a_towers_gradient_is_refused(stage: int, tmp_path: Path) -> None:
-    offload = EXTRAS["optimizer offloaded"].deepspeed
-    for layout, reduction, is_refused in (
-        ("ade", "per_chunk", True),
-        ("ade", "coalesced", False),
-        ("sde", "per_chunk", False),
-    ):
-        case = Case(1, layout, stage, "cosine", "divides", "even", 0, False, False, reduction)
-        recipe = recipe_of(case, tmp_path, EngineKind(stage, layout, offload))
-        with pytest.raises(RecipeError, match="coalesced") if is_refused else contextlib.nullcontext():
-            deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
 
 
 @pytest.mark.parametrize("ranks", [1, 3])

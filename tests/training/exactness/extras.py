@@ -62,14 +62,7 @@ EXTRAS: dict[str, Extra] = {
     "margin": Extra("`loss.margin: 0.05`", settings={"loss__margin": 0.05}, dropouts=(False,)),
     "scores in blocks": Extra("`loss.block_scores: 100`", settings={"loss__block_scores": 100}, dropouts=(False,)),
     "parameters resident": Extra("`engine.parameters: resident`", (3,), {"engine__parameters": "resident"}),
-    "optimizer offloaded": Extra(
-        "`offload_optimizer: cpu`; per chunk with one tower only, as two are refused",
-        deepspeed=OFFLOADED,
-        layouts=("sde",),
-    ),
-    "optimizer offloaded, two towers": Extra(
-        "the same, coalesced", deepspeed=OFFLOADED, reductions=("coalesced",), layouts=("ade", "ade-fte")
-    ),
+    "optimizer offloaded": Extra("`offload_optimizer: cpu`", deepspeed=OFFLOADED, layouts=("sde", "ade", "ade-fte")),
     "hpZ": Extra(
         "`zero_hpz_partition_size: 2`",
         (3,),
