@@ -33,7 +33,8 @@ from largede.files import sha256_file, write_json
 from largede.provenance import library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
-from largede.training.slices import FlatGroup, ParameterSlice, flat_groups, spread_master_weights
+from largede.training.fill import fill_engine
+from largede.training.slices import FlatGroup, flat_groups
 
 FORMAT = 1
 STATE_FILE = "state.json"
@@ -280,12 +281,6 @@ class SliceReader:
             )
         return values
 
-    def read_weights(self, held: ParameterSlice) -> Tensor:
-        """A slice of a parameter's weights, also when it was frozen in the run that wrote them."""
-        if self.was_frozen(held.name):
-            return self.whole_parameter(held.name).view(-1)[held.start : held.start + held.length]
-        return self.read(f"master/{held.name}", held.start, held.length)
-
     def was_frozen(self, name: str) -> bool:
         return f"master/{name}" not in self.parts and name in self.whole_tensors("frozen.safetensors")
 
@@ -308,6 +303,18 @@ class SliceReader:
             return file.get_tensor(key)
 
 
+class CheckpointWeights:
+    """The weights in a checkpoint as a source, also those that were frozen in the run that wrote them."""
+
+    def __init__(self, reader: SliceReader) -> None:
+        self.reader = reader
+
+    def read(self, name: str, start: int, length: int) -> Tensor:
+        if self.reader.was_frozen(name):
+            return self.reader.whole_parameter(name).view(-1)[start : start + length]
+        return self.reader.read(f"master/{name}", start, length)
+
+
 def load_checkpoint(engine: Any, checkpoint: Path, state: CheckpointState, *, weights_only: bool = False) -> None:
     """Fill the engine from a checkpoint written by any number of ranks at any ZeRO stage. Collective.
 
@@ -318,14 +325,9 @@ def load_checkpoint(engine: Any, checkpoint: Path, state: CheckpointState, *, we
     """
     refuse_other_model(engine, checkpoint, state)
     reader = SliceReader(checkpoint, state)
-    groups = flat_groups(engine)
-    for group in groups:
-        for held in group.slices:
-            held.of(group.flat).copy_(reader.read_weights(held))
-    spread_master_weights(engine)
-    _load_frozen(engine, reader)
+    fill_engine(engine, CheckpointWeights(reader))
     if not weights_only:
-        _load_moments(engine, groups, reader)
+        _load_moments(engine, flat_groups(engine), reader)
 
 
 def refuse_other_model(engine: Any, checkpoint: Path, state: CheckpointState) -> None:
@@ -341,19 +343,6 @@ def refuse_other_model(engine: Any, checkpoint: Path, state: CheckpointState) ->
 
 def _texts(parameters: dict[str, list[int]]) -> list[str]:
     return [f"{name} {shape}" for name, shape in parameters.items()]
-
-
-def _load_frozen(engine: Any, reader: SliceReader) -> None:
-    frozen = {n: p for n, p in engine.module.named_parameters() if not p.requires_grad}
-    if not frozen:
-        return
-    import deepspeed
-
-    is_cut = engine.zero_optimization_stage() == 3
-    with deepspeed.zero.GatheredParameters(list(frozen.values()), modifier_rank=0, enabled=is_cut), torch.no_grad():
-        for name, parameter in frozen.items():
-            if not is_cut or rank() == 0:
-                parameter.copy_(reader.whole_parameter(name))
 
 
 def _load_moments(engine: Any, groups: list[FlatGroup], reader: SliceReader) -> None:

@@ -8,17 +8,14 @@ it, and masters start exact even where the parameters are bf16.
 import contextlib
 from typing import Any
 
-import torch
-
 from largede.config.batch import BatchPlan
 from largede.config.recipe import ModelConfig, Recipe
 from largede.models.build import build_dual_encoder, build_structure, is_t5
 from largede.models.presets import PRESETS
 from largede.models.weights import FreshWeights, PretrainedWeights, WeightSource
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.collectives import rank
 from largede.training.engine import build_engine, deepspeed_config
-from largede.training.slices import flat_groups, spread_master_weights
+from largede.training.fill import fill_engine
 
 
 def build_filled_engine(recipe: Recipe, optimizer_type: type[ZeroAdafactor] = ZeroAdafactor) -> Any:
@@ -51,27 +48,3 @@ def sharding(recipe: Recipe) -> contextlib.AbstractContextManager[Any]:
 def first_weights(model: Any, config: ModelConfig) -> WeightSource:
     fresh = FreshWeights(model, config.seed)
     return fresh if config.backbone in PRESETS else PretrainedWeights(config.backbone, fresh)
-
-
-def fill_engine(engine: Any, source: WeightSource) -> None:
-    """Write a source's values into this rank's masters, and into the parameters made of them. Collective."""
-    for group in flat_groups(engine):
-        for held in group.slices:
-            if held.length:
-                held.of(group.flat).copy_(source.read(held.name, held.start, held.length))
-    spread_master_weights(engine)
-    fill_frozen(engine, source)
-
-
-def fill_frozen(engine: Any, source: WeightSource) -> None:
-    """Write the parameters that have no master because they are not trained. Collective."""
-    frozen = {n: p for n, p in engine.module.named_parameters() if not p.requires_grad}
-    if not frozen:
-        return
-    import deepspeed
-
-    is_cut = engine.zero_optimization_stage() == 3
-    for name, parameter in frozen.items():
-        with deepspeed.zero.GatheredParameters([parameter], modifier_rank=0, enabled=is_cut), torch.no_grad():
-            if not is_cut or rank() == 0:
-                parameter.copy_(source.read(name, 0, parameter.numel()).view(parameter.shape))

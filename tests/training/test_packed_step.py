@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from batches_for_tests import MadeBatch, plain_gradients, small_recipe
 from ranks import run_on_ranks
-from test_zero_exact import NoReplay, gradients_of_step, worst_error
+from recording import NoReplay, gradients_of_step, worst_error
 
 from largede.models.build import build_dual_encoder
 from largede.training.collectives import objects_of_ranks
