@@ -1,9 +1,9 @@
 """Live tensor bytes by kind while a real step runs: what the plan's predictions are held against.
 
-Every tensor that an operation returns is followed from its birth until its storage is freed, so the figures are those of
-the tensors themselves: no allocator, no library, no import is in them. A storage has the kind of whoever made it (read
-from the Python stack), unless it is known better: parameters, masters and buffers by identity, a weight's gradient once
-autograd has handed it to the weight.
+Every tensor that an operation returns is followed from its birth until its storage is freed, so the figures are those
+of the tensors themselves: no allocator, no library, no import is in them. A storage has the kind of whoever made it
+(read from the Python stack), unless it is known better: parameters, masters and buffers by identity, a weight's
+gradient once autograd has handed it to the weight.
 """
 
 import sys
@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -43,7 +42,6 @@ class LiveBytes(TorchDispatchMode):
         self.bytes: Counter[str] = Counter()
         self.kind: dict[int, str] = {}
         self.size: dict[int, int] = {}
-        self.fixed: str | None = None
         self.restart()
 
     def restart(self) -> None:
@@ -67,7 +65,7 @@ class LiveBytes(TorchDispatchMode):
             if kind is not None:
                 self._move(key, kind)
             return
-        self.kind[key] = kind or self.fixed or kind_of_caller()
+        self.kind[key] = kind or kind_of_caller()
         self.size[key] = storage.nbytes()
         self.bytes[self.kind[key]] += self.size[key]
         weakref.finalize(storage, self._forget, key)

@@ -1,37 +1,33 @@
 """One real step on this rank, and its live tensor bytes by kind at the peak of each part of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from live_bytes import LiveBytes
 
-from largede.config.batch import BatchPlan
 from largede.config.recipe import Recipe
-from largede.models.build import build_dual_encoder
+from largede.models.build import build_structure
+from largede.models.dual_encoder import SIDES
 from largede.streams.chunks import TokenRows
 from largede.streams.tokenise import RankBatch
 from largede.training.checkpoint import client_optimizer
+from largede.training.construct import fill_engine, first_weights, sharding
+from largede.training.dry_run import largest_batch
 from largede.training.engine import build_engine
 from largede.training.gradcache import GradCacheStep
 
 Peaks = dict[str, dict[str, int]]
 
 
-def longest_batch(recipe: Recipe, rank: int, world: int) -> RankBatch:
-    """The rows of `rank` with every text at its limit but one in each chunk, so that chunks hold padding and a mask."""
-    data, B = recipe.data, len(BatchPlan(recipe.batch.queries, world).rows(rank))
-    M = B * data.hard_negatives
-    keys = np.arange(3 * B).reshape(B, 3) + rank * 10**6
-    return RankBatch(
-        step=0,
-        queries=rows_of_length(B, data.max_query_tokens),
-        passages=rows_of_length(B + M, data.max_passage_tokens),
-        query_keys=keys,
-        negative_keys=np.arange(3 * M).reshape(M, 3) + 10**7 * (rank + 1),
-        sample_names=("",) * B,
-        cut_texts=0,
+def longest_batch(recipe: Recipe) -> RankBatch:
+    """The dry run's batch, with texts that leave padding in every chunk, so that there is a mask."""
+    batch, data = largest_batch(recipe), recipe.data
+    return replace(
+        batch,
+        queries=rows_of_length(len(batch.queries), data.max_query_tokens),
+        passages=rows_of_length(len(batch.passages), data.max_passage_tokens),
     )
 
 
@@ -43,7 +39,7 @@ def rows_of_length(rows: int, tokens: int) -> TokenRows:
 
 
 class MeasuredStep(GradCacheStep):
-    """A step that notes the peak of its first pass, of scoring, and of the replay."""
+    """A step that notes the peaks of its first pass, of scoring, and of the replay."""
 
     live: LiveBytes
     peaks: Peaks
@@ -51,37 +47,35 @@ class MeasuredStep(GradCacheStep):
     def __call__(self, batch: RankBatch) -> Any:
         self.live.restart()
         report = super().__call__(batch)
-        self.peaks["replay"] = {**self.live.at_peak, "total": self.live.peak}
+        self.peaks["backward"] = {**self.live.at_peak, "total": self.live.peak}
         return report
 
     def represent(self, side: Any, rows: Any) -> Any:
         first = super().represent(side, rows)
         self.live.follow(first.embedding_BD, "representations")
-        self.live.follow_all(getattr(first, "outputs", []), "representations")
+        if side == SIDES[-1]:
+            self.peaks["first pass"] = {**self.live.at_peak, "total": self.live.peak}
+            self.live.restart()
         return first
 
     def refuse_non_finite(self, *args: Any) -> None:
         """Called between scoring and replay."""
-        self.peaks["score"] = {**self.live.at_peak, "total": self.live.peak}
+        self.peaks["scoring"] = {**self.live.at_peak, "total": self.live.peak}
         self.live.restart()
         super().refuse_non_finite(*args)
 
 
 def measure_step(recipe: Recipe) -> Peaks:
-    """Bytes by kind at the peak of each part of the second step (the first one records DeepSpeed's traces)."""
-    model = build_dual_encoder(recipe.model)
+    """Bytes by kind at the peak of each part of the second step (the first makes moments and DeepSpeed's traces)."""
     live = LiveBytes()
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(lambda p: live.follow(p.grad, "gradients") if p.grad is not None else None)
-    engine = build_engine(model, recipe)
+    engine = followed_engine(recipe, live)
     step = MeasuredStep(engine, recipe)
     step.live, step.peaks = live, {}
-    batch = longest_batch(recipe, dist.get_rank(), dist.get_world_size())
-    step_plainly(engine, recipe, batch)
+    batch = longest_batch(recipe)
+    GradCacheStep(engine, recipe)(batch)
+    engine.step()
     with live:
         follow_engine(live, engine)
-        step.peaks["between"] = {**live.bytes, "total": live.bytes.total()}
         step(batch)
         live.restart()
         engine.step()
@@ -90,20 +84,27 @@ def measure_step(recipe: Recipe) -> Peaks:
     return step.peaks
 
 
-def step_plainly(engine: Any, recipe: Recipe, batch: RankBatch) -> None:
-    GradCacheStep(engine, recipe)(batch)
-    engine.step()
+def followed_engine(recipe: Recipe, live: LiveBytes) -> Any:
+    """The trainer's engine, with a hook on each parameter that comes before DeepSpeed's own."""
+    model = build_structure(recipe.model, sharding(recipe))
+    source = first_weights(model, recipe.model)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda p: live.follow_all([p.grad], "gradients"))
+    engine = build_engine(model, recipe)
+    fill_engine(engine, source)
+    return engine
 
 
 def follow_engine(live: LiveBytes, engine: Any) -> None:
     """What lives between steps, by identity."""
     zero, inner = engine.optimizer, client_optimizer(engine)
     model = list(engine.module.parameters())
-    live.follow_all([getattr(p, "ds_tensor", None) for p in model], "parameters")
-    live.follow_all([p.data for p in model], "parameters")
-    live.follow_all([p.grad for p in model], "gradients")
     live.follow_all([p for g in inner.param_groups for p in g["params"]], "optimizer")
     live.follow_all(getattr(zero, "fp32_partitioned_groups_flat", []), "optimizer")
+    # After the masters: without ZeRO the optimizer steps the parameters themselves. Under ZeRO-3 whole ones are gathered.
+    live.follow_all([getattr(p, "ds_tensor", None) for p in model], "parameters")
+    live.follow_all([p.data for p in model], "gathered" if hasattr(model[0], "ds_tensor") else "parameters")
     live.follow_all([getattr(zero, "grad_partitions_flat_buffer", None)], "gradients")
     for state in inner.state.values():
         live.follow_all([t for t in state.values() if isinstance(t, torch.Tensor)], "optimizer")

@@ -10,20 +10,21 @@ the matrix products (2 in bf16 and under autocast, 4 in float32), h bytes of a h
 |           |                        | the fused kernel out there                                                   |
 | efficient | padded, GPU            | one bias-and-mask (H L per token) per layer, and a float32 number per head   |
 | flex      | packed, GPU            | a float32 number per head                                                    |
+| dense     | packed, CPU            | scores and softmax against the whole chunk (L is the chunk), float32         |
 
 `math` is the one that the measurements on the CPU cover; `efficient` and `flex` follow from the same reading and wait
-for a GPU.
+for a GPU; `dense` is a twin for small runs and only roughly counted.
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 from largede.config.deepspeed import Precision
 from largede.models.presets import T5Shape
-from largede.training.plan.chunks import ChunkShape
+from largede.training.plan.chunks import ChunkShape, Kernel
 from largede.training.plan.shape import is_gated
 
-Kernel = Literal["math", "efficient", "flex"]
+SCORE_BYTES = {"math": 8, "efficient": 2, "flex": 0, "dense": 12}
+"""Beside what is kept, bytes of scores that a layer holds for a moment, per head and pair of tokens."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,13 @@ class Activations:
     @property
     def mask_bytes(self) -> int:
         """Of one element's dropout mask: a number on the CPU, a bool on a GPU."""
-        return self.c if self.kernel == "math" else 1
+        return self.c if self.kernel in ("math", "dense") else 1
 
     def norm(self) -> float:
-        """Kept by one layer norm: its input (twice where it is cast to float32), the normalised states, and the weighted
-        ones; autocast casts the latter and keeps the copy instead."""
+        """Kept by one layer norm: its input (twice where cast to float32), the normalised and the weighted states.
+
+        Of the last, autocast keeps a cast copy instead, counted with the matrices that read it.
+        """
         D = self.encoder.d_model
         return {"float32": 12 * D, "bf16": 10 * D, "autocast": 8 * D}[self.precision] + 4
 
@@ -66,6 +69,8 @@ class Activations:
         casts = 3 * 2 * D if self.precision == "autocast" else 0
         output_dropout = D * self.mask_bytes if self.dropout else 0
         kept = casts + output_dropout + c * self.inner
+        if self.kernel == "dense":
+            return kept + c * 3 * self.inner + (4 + 4 + c) * H * length
         if self.kernel == "math":
             dropped = 2 * 4 * H * length if self.dropout else 0
             return kept + 4 * 3 * self.inner + 4 * H * length + dropped
@@ -100,7 +105,7 @@ class Activations:
 
     def shared_chunk(self, chunk: ChunkShape) -> float:
         """The position bias (H L L), which all layers share, and the distances it is looked up by."""
-        if self.kernel == "flex":
+        if self.kernel in ("flex", "dense"):
             return 0
         return (self.h * self.encoder.heads + 9) * chunk.length**2
 
@@ -110,7 +115,7 @@ class Activations:
         T, D, F, H = chunk.tokens, self.encoder.d_model, self.encoder.d_ff, self.encoder.heads
         recomputed = T * self.layer(chunk.length) + self.cast_bytes() if self.checkpointed else 0
         at_output = {"float32": 4 * (2 * D + F), "bf16": 2 * (2 * D + F), "autocast": 8 * D + 4 * F}[self.precision]
-        scores = {"math": 2 * 4, "efficient": self.c, "flex": 0}[self.kernel] * H * chunk.length
+        scores = SCORE_BYTES[self.kernel] * H * chunk.length
         at_scores = scores + 3 * self.c * self.inner + self.h * D - self.norm() - self.feed_forward()
         return self.kept_chunk(chunk) + recomputed + T * max(at_output, at_scores)
 
@@ -123,6 +128,6 @@ class Activations:
             "bf16": 2 * (4 * D + (2 + gate) * F),
             "autocast": 16 * D + (6 + 2 * gate) * F,
         }[self.precision]
-        scores = {"math": 2 * 4, "efficient": self.c, "flex": 0}[self.kernel] * H * chunk.length
+        scores = SCORE_BYTES[self.kernel] * H * chunk.length
         in_attention = self.h * 3 * D + self.c * 4 * self.inner + scores
         return T * max(in_feed_forward, in_attention) + self.shared_chunk(chunk) + self.cast_bytes()

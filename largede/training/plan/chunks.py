@@ -5,22 +5,30 @@ For memory every text has its longest length, for time its mean. L tokens of a t
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 from largede.config.recipe import Recipe
+from largede.streams.tiles import packed_tokens
+from largede.training.plan.machine import Machine
+
+Kernel = Literal["math", "efficient", "flex", "dense"]
+"""How attention is computed: padded on a CPU or a GPU, packed on a GPU or (a twin for small runs) a CPU."""
+
+
+def kernel_of(recipe: Recipe, machine: Machine) -> Kernel:
+    if machine.device == "cpu":
+        return "dense" if recipe.engine.attention == "packed" else "math"
+    return "efficient" if recipe.engine.attention == "padded" else "flex"
 
 
 @dataclass(frozen=True)
 class ChunkShape:
-    """`rows` texts of `length` tokens in the fullest chunk; `count` such chunks hold all texts of one side."""
+    """The fullest chunk of one side: its computed tokens, how far a token's attention reaches, and how many such
+    chunks hold all texts of the side."""
 
-    rows: int
+    tokens: float
     length: float
     count: int
-    padded: bool
-
-    @property
-    def tokens(self) -> float:
-        return self.rows * self.length
 
 
 @dataclass(frozen=True)
@@ -37,22 +45,28 @@ class SideChunks:
         return self.texts * self.length
 
 
-def sides_of_rank(recipe: Recipe, ranks: int, packed: bool, query_tokens: float, passage_tokens: float) -> list[SideChunks]:
+def sides_of_rank(
+    recipe: Recipe, ranks: int, kernel: Kernel, query_tokens: float, passage_tokens: float
+) -> tuple[SideChunks, SideChunks]:
     """Queries and passages of the rank that holds most rows."""
     queries = math.ceil(recipe.batch.queries / ranks)
     passages = queries * (1 + recipe.data.hard_negatives)
-    return [_side(recipe, n, length, packed) for n, length in ((queries, query_tokens), (passages, passage_tokens))]
+    return _side(recipe, queries, query_tokens, kernel), _side(recipe, passages, passage_tokens, kernel)
 
 
-def _side(recipe: Recipe, texts: int, length: float, packed: bool) -> SideChunks:
+def _side(recipe: Recipe, texts: int, length: float, kernel: Kernel) -> SideChunks:
     batch = recipe.batch
-    with_gradient = chunk_shape(texts, length, batch.chunk_tokens, packed)
+    with_gradient = chunk_shape(texts, length, batch.chunk_tokens, kernel)
     first = with_gradient
     if batch.gradient_cache and recipe.model.dropout == 0 and batch.no_grad_chunk_tokens is not None:
-        first = chunk_shape(texts, length, batch.no_grad_chunk_tokens, packed)
+        first = chunk_shape(texts, length, batch.no_grad_chunk_tokens, kernel)
     return SideChunks(texts, length, first, with_gradient)
 
 
-def chunk_shape(texts: int, length: float, budget_tokens: int, packed: bool) -> ChunkShape:
-    rows = min(texts, max(1, int(budget_tokens // length)))
-    return ChunkShape(rows, length, math.ceil(texts / rows), padded=not packed)
+def chunk_shape(texts: int, length: float, budget_tokens: int, kernel: Kernel) -> ChunkShape:
+    if kernel in ("math", "efficient"):
+        rows = min(texts, max(1, int(budget_tokens // length)))
+        return ChunkShape(rows * length, length, math.ceil(texts / rows))
+    tokens = packed_tokens(math.ceil(min(budget_tokens, texts * length)), budget_tokens)
+    # Packed without a GPU, every token is scored against the whole chunk.
+    return ChunkShape(tokens, tokens if kernel == "dense" else length, math.ceil(texts * length / budget_tokens))

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 
 from largede.config.deepspeed import ZeroSettings, read_deepspeed_file, zero_settings
 from largede.config.recipe import Recipe
-from largede.training.plan.activations import Activations, Kernel
-from largede.training.plan.chunks import SideChunks, sides_of_rank
+from largede.training.plan.activations import Activations
+from largede.training.plan.chunks import Kernel, SideChunks, kernel_of, sides_of_rank
 from largede.training.plan.machine import Machine
 from largede.training.plan.shape import ModelShape, Weight, model_shape
 
@@ -79,16 +79,8 @@ def setup_of(recipe: Recipe, machine: Machine) -> Setup:
     """Texts at their limits: what has to fit. Raises RecipeError or ModelError."""
     zero = zero_settings(read_deepspeed_file(recipe.engine.deepspeed))
     kernel = kernel_of(recipe, machine)
-    sides = sides_of_rank(
-        recipe, machine.gpus, kernel == "flex", recipe.data.max_query_tokens, recipe.data.max_passage_tokens
-    )
-    return Setup(recipe, zero, model_shape(recipe.model), machine.gpus, kernel, tuple(sides))
-
-
-def kernel_of(recipe: Recipe, machine: Machine) -> Kernel:
-    if machine.device == "cpu":
-        return "math"
-    return "efficient" if recipe.engine.attention == "padded" else "flex"
+    sides = sides_of_rank(recipe, machine.gpus, kernel, recipe.data.max_query_tokens, recipe.data.max_passage_tokens)
+    return Setup(recipe, zero, model_shape(recipe.model), machine.gpus, kernel, sides)
 
 
 def bytes_at_moments(setup: Setup) -> dict[str, Bytes]:
@@ -105,40 +97,43 @@ def bytes_at_moments(setup: Setup) -> dict[str, Bytes]:
 
 
 def _extras(setup: Setup) -> Iterator[Bytes]:
-    whole = gathered(setup)
-    working = {"gathered": whole + resident(setup)}
+    """What each moment has beside what always is, in the order of MOMENTS."""
     acts, held = setup.activations, representations(setup)
-    kept_graphs = sum(acts.kept_chunk(s.with_gradient) * s.with_gradient.count for s in setup.sides)
-    is_cached = setup.recipe.batch.gradient_cache
-    first = max(acts.forward_chunk(s.first_pass) for s in setup.sides)
+    whole = {"gathered": gathered(setup) + resident(setup)}
     fullest = max(acts.backward_chunk(s.with_gradient) for s in setup.sides)
-    last = min(fullest, max(acts.backward_chunk(s.with_gradient) - acts.kept_chunk(s.with_gradient) for s in setup.sides))
-    if not is_cached:
-        beyond = max(acts.backward_chunk(s.with_gradient) - acts.kept_chunk(s.with_gradient) for s in setup.sides)
-        first, fullest = kept_graphs, kept_graphs + beyond
+    working = max(acts.backward_chunk(s.with_gradient) - acts.kept_chunk(s.with_gradient) for s in setup.sides)
+    first, graphs = max(acts.forward_chunk(s.first_pass) for s in setup.sides), 0.0
+    if not setup.recipe.batch.gradient_cache:
+        graphs = sum(acts.kept_chunk(s.with_gradient) * s.with_gradient.count for s in setup.sides)
+        first, fullest = graphs, graphs + working
     standing = gradients_standing(setup)
-    yield {**working, "activations": first, "representations": held / 2, "gradients": standing}
+    yield {**whole, "activations": first, "representations": held, "gradients": standing}
     yield {
         "gathered": resident(setup),
-        "activations": 0.0 if is_cached else kept_graphs,
+        "activations": graphs,
         "representations": held + scoring(setup),
         "gradients": standing,
     }
     yield {
-        **working,
+        **whole,
         "activations": fullest,
         "representations": 2 * held,
         "gradients": gradients_before_backward(setup),
         "buffers": 0.0 if setup.coalesced else bucket_buffers(setup),
     }
     yield {
-        **working,
-        "activations": last,
+        **whole,
+        "activations": working,
         "representations": 2 * held,
         "gradients": gradients_after_backward(setup),
         "buffers": bucket_buffers(setup) + reduction_copies(setup),
     }
-    yield {"gradients": gradients_in_optimizer(setup), "optimizer": optimizer_temporaries(setup)}
+    yield {
+        "gathered": resident(setup),
+        "representations": 2 * held,
+        "gradients": gradients_in_optimizer(setup),
+        "optimizer": optimizer_temporaries(setup),
+    }
 
 
 def parameters(setup: Setup) -> float:
@@ -168,15 +163,10 @@ def gathered(setup: Setup) -> float:
     secondary = model.parameters / zero.hpz if zero.hpz > 1 else 0
     if setup.is_resident:
         return zero.parameter_bytes * secondary
-    # Only one tower is walked at a time.
-    largest = max(math.prod(s) for s in _layer_shapes(setup))
+    largest = model.largest
     ahead = min(zero.prefetch_bucket + largest, 2 * largest) if zero.prefetch_bucket else 0
     in_use = min(model.parameters, largest + ahead)
     return zero.parameter_bytes * (in_use + persistent + secondary)
-
-
-def _layer_shapes(setup: Setup) -> list[tuple[int, ...]]:
-    return [w.shape for w in setup.model.weights]
 
 
 def resident(setup: Setup) -> float:
@@ -259,7 +249,7 @@ def _keeps_views(setup: Setup) -> bool:
 
 
 def _cut_parameter(setup: Setup) -> float:
-    """A parameter that a rank's slice cuts is kept whole by both its holders; at worst half of the largest is foreign."""
+    """A parameter that the ranks' border cuts is kept whole by both; on average half of the largest is foreign."""
     return 0.0 if setup.ranks == 1 else setup.model.largest / 2
 
 
@@ -306,8 +296,6 @@ def bucket_buffers(setup: Setup) -> float:
     zero = setup.zero
     if zero.stage not in (1, 2) or not zero.contiguous_gradients:
         return 0.0
-    if zero.stage == 1 and setup.backward_passes > 1 and not setup.coalesced and not zero.overlap_comm:
-        pass
     copies = (2 if zero.overlap_comm else 1) * (2 if zero.precision == "autocast" else 1)
     return float(copies * zero.parameter_bytes * zero.reduce_bucket)
 
