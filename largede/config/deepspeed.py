@@ -55,6 +55,7 @@ class ZeroSettings:
     reduce_bucket: int = 500_000_000
     prefetch_bucket: int = 50_000_000
     persistence_threshold: int = 100_000
+    max_reuse_distance: int = 1_000_000_000
     sub_group: int = 1_000_000_000
     contiguous_gradients: bool = True
     overlap_comm: bool = False
@@ -83,6 +84,7 @@ def zero_settings(config: Mapping[str, Any]) -> ZeroSettings:
         reduce_bucket=int(zero.get("reduce_bucket_size", ZeroSettings.reduce_bucket)),
         prefetch_bucket=int(zero.get("stage3_prefetch_bucket_size", ZeroSettings.prefetch_bucket)),
         persistence_threshold=int(zero.get("stage3_param_persistence_threshold", ZeroSettings.persistence_threshold)),
+        max_reuse_distance=int(zero.get("stage3_max_reuse_distance", ZeroSettings.max_reuse_distance)),
         sub_group=int(zero.get("sub_group_size", ZeroSettings.sub_group)),
         contiguous_gradients=bool(zero.get("contiguous_gradients", True)),
         overlap_comm=stage == 3 if overlap is None else bool(overlap),

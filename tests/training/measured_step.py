@@ -76,10 +76,11 @@ def measure_step(recipe: Recipe) -> Peaks:
     engine.step()
     with live:
         follow_engine(live, engine)
-        step(batch)
+        report = step(batch)  # alive while the optimizer steps, as in the trainer
         live.restart()
         engine.step()
         step.peaks["optimizer"] = {**live.at_peak, "total": live.peak}
+    del report
     engine.destroy()
     return step.peaks
 
@@ -102,9 +103,9 @@ def follow_engine(live: LiveBytes, engine: Any) -> None:
     model = list(engine.module.parameters())
     live.follow_all([p for g in inner.param_groups for p in g["params"]], "optimizer")
     live.follow_all(getattr(zero, "fp32_partitioned_groups_flat", []), "optimizer")
-    # After the masters: without ZeRO the optimizer steps the parameters themselves. Under ZeRO-3 whole ones are gathered.
-    live.follow_all([getattr(p, "ds_tensor", None) for p in model], "parameters")
+    # Without ZeRO the optimizer steps the parameters themselves; what ZeRO-3 holds whole beside its slices is gathered.
     live.follow_all([p.data for p in model], "gathered" if hasattr(model[0], "ds_tensor") else "parameters")
+    live.follow_all([getattr(p, "ds_tensor", None) for p in model], "parameters")
     live.follow_all([getattr(zero, "grad_partitions_flat_buffer", None)], "gradients")
     for state in inner.state.values():
         live.follow_all([t for t in state.values() if isinstance(t, torch.Tensor)], "optimizer")

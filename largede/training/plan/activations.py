@@ -129,5 +129,7 @@ class Activations:
             "autocast": 16 * D + (6 + 2 * gate) * F,
         }[self.precision]
         scores = SCORE_BYTES[self.kernel] * H * chunk.length
+        if self.dropout:
+            in_feed_forward += (4 if self.kernel in ("math", "dense") else 1) * F
         in_attention = self.h * 3 * D + self.c * 4 * self.inner + scores
         return T * max(in_feed_forward, in_attention) + self.shared_chunk(chunk) + self.cast_bytes()

@@ -100,6 +100,7 @@ def _extras(setup: Setup) -> Iterator[Bytes]:
     """What each moment has beside what always is, in the order of MOMENTS."""
     acts, held = setup.activations, representations(setup)
     whole = {"gathered": gathered(setup) + resident(setup)}
+    in_first_pass = {"gathered": max(reused(setup), gathered(setup)) + resident(setup)}
     fullest = max(acts.backward_chunk(s.with_gradient) for s in setup.sides)
     working = max(acts.backward_chunk(s.with_gradient) - acts.kept_chunk(s.with_gradient) for s in setup.sides)
     first, graphs = max(acts.forward_chunk(s.first_pass) for s in setup.sides), 0.0
@@ -107,7 +108,7 @@ def _extras(setup: Setup) -> Iterator[Bytes]:
         graphs = sum(acts.kept_chunk(s.with_gradient) * s.with_gradient.count for s in setup.sides)
         first, fullest = graphs, graphs + working
     standing = gradients_standing(setup)
-    yield {**whole, "activations": first, "representations": held, "gradients": standing}
+    yield {**in_first_pass, "activations": first, "representations": held, "gradients": standing}
     yield {
         "gathered": resident(setup),
         "activations": graphs,
@@ -123,14 +124,13 @@ def _extras(setup: Setup) -> Iterator[Bytes]:
     }
     yield {
         **whole,
-        "activations": working,
+        "activations": working + (fullest - working) * graph_at_first_reduction(setup),
         "representations": 2 * held,
         "gradients": gradients_after_backward(setup),
         "buffers": bucket_buffers(setup) + reduction_copies(setup),
     }
     yield {
-        "gathered": resident(setup),
-        "representations": 2 * held,
+        "representations": held,
         "gradients": gradients_in_optimizer(setup),
         "optimizer": optimizer_temporaries(setup),
     }
@@ -153,8 +153,9 @@ def slice_of(weight: Weight, ranks: int) -> int:
 def gathered(setup: Setup) -> float:
     """Whole parameters that ZeRO-3 holds at a time: those in use, and those fetched ahead.
 
-    One is in use, the largest at worst; fetching ahead stops with the parameter that fills the prefetch bucket, and
-    where several came together, their common buffer lives beside their own copies. A single rank gathers nothing.
+    One is in use, the largest at worst; fetching ahead stops with the parameter that fills the prefetch bucket. It
+    needs a trace of the model, which two towers never give. A block that is recomputed stays whole until it is done.
+    A single rank gathers nothing.
     """
     zero, model = setup.zero, setup.model
     if zero.stage < 3 or (setup.ranks == 1 and zero.parameters_on == "none"):
@@ -163,10 +164,21 @@ def gathered(setup: Setup) -> float:
     secondary = model.parameters / zero.hpz if zero.hpz > 1 else 0
     if setup.is_resident:
         return zero.parameter_bytes * secondary
-    largest = model.largest
-    ahead = min(zero.prefetch_bucket + largest, 2 * largest) if zero.prefetch_bucket else 0
-    in_use = min(model.parameters, largest + ahead)
-    return zero.parameter_bytes * (in_use + persistent + secondary)
+    in_use = model.largest
+    if model.towers == 1 and zero.prefetch_bucket:
+        in_use += min(zero.prefetch_bucket + model.largest, 2 * model.largest)
+    if setup.recipe.engine.activation_checkpointing:
+        in_use += model.layer_matrices
+    return zero.parameter_bytes * (min(model.parameters, in_use) + persistent + secondary)
+
+
+def reused(setup: Setup) -> float:
+    """The pass without gradients keeps what the trace says will be used again soon: for a small model, all of it."""
+    zero, model = setup.zero, setup.model
+    is_traced = model.towers == 1 and setup.recipe.batch.gradient_cache
+    if zero.stage < 3 or setup.ranks == 1 or setup.is_resident or not is_traced or not zero.prefetch_bucket:
+        return 0.0
+    return float(zero.parameter_bytes * min(model.parameters, zero.max_reuse_distance))
 
 
 def resident(setup: Setup) -> float:
@@ -239,7 +251,9 @@ def accumulated(setup: Setup) -> float:
     if setup.coalesced:
         return zero.parameter_bytes * setup.model.trained + (own if zero.stage == 3 else 0.0)
     if zero.stage < 2:
-        return FLOAT32 * setup.model.trained
+        # Chunks of queries come first: a single chunk of passages finds the gradients of their tower alone.
+        one_tower = setup.model.towers == 2 and setup.sides[1].with_gradient.count == 1
+        return FLOAT32 * setup.model.trained / (2 if one_tower else 1)
     return own + (FLOAT32 * _cut_parameter(setup) if _keeps_views(setup) else 0.0)
 
 
@@ -264,12 +278,26 @@ def gradients_after_backward(setup: Setup) -> float:
     total = accumulated(setup)
     if _keeps_views(setup):
         total += FLOAT32 * (setup.shard + _cut_parameter(setup)) if setup.zero.optimizer_on == "none" else 0.0
-        if setup.model.towers == 2 and setup.zero.stage == 2:
-            # The other tower's parameters get zeros, made anew for every chunk.
-            total += FLOAT32 * setup.shard / 2
+        total += zeros_of_other_tower(setup)
     elif setup.coalesced and setup.zero.stage < 3:
         total += FLOAT32 * setup.shard if setup.zero.optimizer_on == "none" else 0.0
     return total
+
+
+def zeros_of_other_tower(setup: Setup) -> float:
+    """ZeRO-2 that adds up by parameter makes zeros for the tower that a chunk did not reach, and keeps them."""
+    needs_them = setup.model.towers == 2 and setup.zero.stage == 2 and setup.zero.optimizer_on == "none"
+    return FLOAT32 * setup.shard / 2 if needs_them and _keeps_views(setup) and not setup.coalesced else 0.0
+
+
+def graph_at_first_reduction(setup: Setup) -> float:
+    """Share of the graph that is still alive when the first bucket is full and DeepSpeed makes room for its copies.
+
+    ZeRO-1 and 2 make that room, all of it, at the first bucket; at ZeRO-3 it is there from the start.
+    """
+    if not _keeps_views(setup):
+        return 0.0
+    return max(0.0, 1 - setup.zero.reduce_bucket / setup.model.tower_parameters)
 
 
 def gradients_in_optimizer(setup: Setup) -> float:
@@ -280,7 +308,7 @@ def gradients_in_optimizer(setup: Setup) -> float:
         return FLOAT32 * setup.model.trained
     if zero.stage == 3:
         return FLOAT32 * (setup.shard + largest_group(setup))
-    return FLOAT32 * setup.shard * (2 if _keeps_views(setup) else 1)
+    return FLOAT32 * setup.shard * (2 if _keeps_views(setup) else 1) + zeros_of_other_tower(setup)
 
 
 def standing_buffers(setup: Setup) -> float:
@@ -315,16 +343,14 @@ def representations(setup: Setup) -> float:
 
 def scoring(setup: Setup) -> float:
     """Gathered passages and their gradient, this rank's query gradient, and the blocks of scores."""
-    recipe, D = setup.recipe, setup.model.embedding_dim
+    loss, D = setup.recipe.loss, setup.model.embedding_dim
     queries, passages = (side.texts for side in setup.sides)
     columns = passages * setup.ranks
-    block = min(max(recipe.loss.block_scores, columns), queries * columns)
+    block = min(max(loss.block_scores, columns), queries * columns)
+    # Scores, their probabilities by row, and, over the columns that are positives, those by column; a margin's mask.
+    of_positives = (loss.passage_to_query + (loss.margin is not None)) / (1 + setup.recipe.data.hard_negatives)
     whole = FLOAT32 * D * columns * (2 if setup.ranks > 1 else 1)
-    return whole + FLOAT32 * D * queries + SCORE_BLOCKS * FLOAT32 * block
-
-
-SCORE_BLOCKS = 3.25
-"""Float32 copies of a block of scores at the fullest moment of the loss, masks counted as a quarter."""
+    return whole + FLOAT32 * D * queries + (2 + of_positives) * FLOAT32 * block
 
 
 def host_bytes(setup: Setup) -> float:
