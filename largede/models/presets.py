@@ -30,3 +30,15 @@ PRESETS = {
     "quickstart": T5Shape(layers=1, d_model=256, heads=4, d_kv=64, d_ff=512, vocabulary=8064),
     "smoke": T5Shape(layers=2, d_model=128, heads=2, d_kv=64, d_ff=192, vocabulary=512),
 }
+
+KNOWN_BACKBONES = {
+    "google-t5/t5-base": "gtr-base",
+    "google-t5/t5-large": "gtr-large",
+    "google-t5/t5-3b": "gtr-xl",
+    "google-t5/t5-11b": "gtr-xxl",
+    "t5-base": "gtr-base",
+    "t5-large": "gtr-large",
+    "t5-3b": "gtr-xl",
+    "t5-11b": "gtr-xxl",
+}
+"""Published T5 1.0 checkpoints by hub name, and the preset whose shape each has."""

@@ -7,7 +7,6 @@ Packed (training): sequences are laid end to end in chunks of a few fixed sizes,
 Shapes: B rows of a chunk, L tokens of its longest, T tokens of a packed chunk.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from largede.streams.tiles import TILE_TOKENS, packed_tokens
+
 PAD = 0
-TILE_TOKENS = 128
-"""Tokens along one side of a tile of packed attention, which skips or computes whole tiles."""
 
 
 @dataclass(frozen=True)
@@ -171,17 +170,6 @@ def pack_rows(sequences: TokenRows, rows: np.ndarray, budget_tokens: int) -> Pac
     document_T = len(rows) + np.arange(shape) // TILE_TOKENS
     document_T[:used] = np.repeat(np.arange(len(rows)), length_B)
     return PackedChunk(*(torch.from_numpy(a) for a in (rows, token_T, document_T, length_B)))
-
-
-def packed_tokens(used: int, budget_tokens: int) -> int:
-    """Tokens of the chunk that holds `used`: the budget in whole tiles, halved while that is enough.
-
-    Few sizes, because each is compiled once; small ones, because a small batch should not pay for an empty budget.
-    """
-    tiles = math.ceil(budget_tokens / TILE_TOKENS)
-    while tiles > 1 and math.ceil(tiles / 2) * TILE_TOKENS >= used:
-        tiles = math.ceil(tiles / 2)
-    return tiles * TILE_TOKENS
 
 
 def packed_filler_chunk(budget_tokens: int) -> PackedChunk:

@@ -1,16 +1,14 @@
 """A recipe and a model into a DeepSpeed engine, and the process group it runs in."""
 
-import json
 import os
 import warnings
 from datetime import timedelta
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from largede.config.batch import BatchPlan
+from largede.config.deepspeed import find_deepspeed_file, read_deepspeed_file
 from largede.config.recipe import EngineConfig, Recipe
 from largede.errors import MachineError, RecipeError
 from largede.models.build import prepare_libraries
@@ -113,10 +111,7 @@ def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAd
 def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
     """The JSON file named by the recipe, completed by what the recipe owns."""
     path = find_deepspeed_file(recipe.engine.deepspeed)
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RecipeError(f"{path} is not JSON: {error}", expected="a DeepSpeed JSON file", mend="mend it") from None
+    config = read_deepspeed_file(recipe.engine.deepspeed)
     for key, owner in OWNED_BY_RECIPE.items():
         if key in config:
             raise RecipeError(
@@ -152,17 +147,3 @@ def keep_resident(config: dict[str, Any], file: str) -> None:
             mend="set engine.parameters to regathered",
         )
     zero["stage3_param_persistence_threshold"] = 10**15
-
-
-def find_deepspeed_file(name: str) -> Path:
-    """A path as given, or a file of ds_configs/."""
-    if Path(name).is_file():
-        return Path(name)
-    shipped = Path(str(resources.files("ds_configs")))
-    if Path(name).parent in (Path("."), Path("ds_configs")) and (shipped / Path(name).name).is_file():
-        return shipped / Path(name).name
-    raise RecipeError(
-        f"engine.deepspeed {name!r} is no file",
-        expected="a path, or one of " + ", ".join(sorted(p.name for p in shipped.glob("*.json"))),
-        mend="check the name",
-    )
