@@ -4,6 +4,8 @@ Shapes: B sequences, L tokens, T tokens of a packed chunk, S its documents and t
 width.
 """
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 
@@ -32,5 +34,7 @@ class Projection(nn.Linear):
         super().__init__(width, embedding_dim, bias=False)
 
     def forward(self, pooled_BH: Tensor) -> Tensor:
-        with torch.autocast(pooled_BH.device.type, enabled=False):
+        device = pooled_BH.device.type
+        # The meta device, on which shapes are tried out, knows no autocast that could be off.
+        with torch.autocast(device, enabled=False) if device != "meta" else contextlib.nullcontext():
             return nn.functional.linear(pooled_BH.float(), self.weight.float())

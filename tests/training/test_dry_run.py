@@ -1,0 +1,55 @@
+"""The dry run: the largest shape, and a clear message with the plan's numbers when it does not fit."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from batches_for_tests import small_recipe
+
+from largede.training.dry_run import largest_batch
+
+# In a process of its own with little address space left, as a small machine would have.
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from batches_for_tests import small_recipe
+from largede.training.engine import join_ranks, leave_ranks
+from largede.training.construct import build_filled_engine
+from largede.training.dry_run import dry_run
+from largede.errors import MachineError
+large = dict(batch__queries=4096, batch__chunk_tokens=524288, data__max_passage_tokens=512)
+recipe = small_recipe(Path({folder!r}), 3, **large)
+join_ranks(recipe.engine)
+engine = build_filled_engine(recipe)
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, -1))
+try:
+    dry_run(engine, recipe)
+except MachineError as error:
+    print("refused:", error)
+leave_ranks(all_ranks_leave=True)
+"""
+
+
+def test_the_largest_batch_has_every_text_at_its_limit(tmp_path: Path) -> None:
+    recipe = small_recipe(tmp_path, data__hard_negatives=2)
+    batch = largest_batch(recipe)
+    assert len(batch) == recipe.batch.queries
+    assert set(batch.queries.lengths) == {recipe.data.max_query_tokens}
+    assert set(batch.passages.lengths) == {recipe.data.max_passage_tokens}
+    assert len(batch.passages) == 3 * recipe.batch.queries
+    assert len(set(batch.query_keys.flatten()) | set(batch.negative_keys.flatten())) == 9 * recipe.batch.queries
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space of a process")
+def test_too_little_memory_is_one_message_with_the_plans_numbers(tmp_path: Path) -> None:
+    tests = Path(__file__).resolve().parents[1]
+    script = SHORT_OF_MEMORY.format(paths=[str(tests), str(tests / "training")], folder=str(tmp_path))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout[done.stdout.index("refused:") :]
+    assert "the largest step of this recipe does not fit" in said
+    assert "activations" in said and "GiB" in said
+    assert "batch.chunk_tokens" in said
