@@ -285,6 +285,30 @@ class ZeroAdafactor(torch.optim.Optimizer):
         self.relative_update.update(zip(names, change_P.unbind(), strict=True))
 
 
+KINDS_OF_PARAMETER = {
+    "relative_attention_bias": "bias",
+    "SelfAttention": "attention",
+    "DenseReluDense": "feed_forward",
+    "layer_norm": "norms",
+    "projection": "projection",
+    "shared": "embedder",
+    "embed_tokens": "embedder",
+}
+
+
+def update_by_kind(relative_update: dict[str, Tensor]) -> dict[str, float]:
+    """Root mean square of `ZeroAdafactor.relative_update` over parameters of a kind. Waits for the device once."""
+    names = list(relative_update)
+    if not names:
+        return {}
+    squares = torch.stack([relative_update[name].square() for name in names]).tolist()
+    by_kind: dict[str, list[float]] = {}
+    for name, square in zip(names, squares, strict=True):
+        kind = next((kind for part, kind in KINDS_OF_PARAMETER.items() if part in name), "other")
+        by_kind.setdefault(kind, []).append(square)
+    return {kind: (sum(found) / len(found)) ** 0.5 for kind, found in by_kind.items()}
+
+
 class PlainAdafactor(torch.optim.Optimizer):
     """The plain twin: the same update on whole parameters in one process, straight from the paper's formulas."""
 

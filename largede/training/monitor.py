@@ -73,11 +73,16 @@ class Monitor:
         step: int,
         report: StepReport,
         spread: dict[str, Spread],
+        relative_update: dict[str, float],
         gradient_norm: float,
         learning_rate: float,
         epoch: float,
     ) -> None:
-        """Write the figures after `step` steps. Collective: counts are summed over ranks."""
+        """Write the figures after `step` steps. Collective: counts are summed over ranks.
+
+        `spread` is of the batch's embeddings by side; `relative_update` is the RMS of the last change of parameters
+        over their own, by kind of parameter.
+        """
         elapsed_s = time.perf_counter() - self.since_s
         local = [
             self.pairs,
@@ -101,6 +106,7 @@ class Monitor:
             **{f"quality/effective_rank_of_{side}": figures.effective_rank for side, figures in spread.items()},
             "optimizer/learning_rate": learning_rate,
             "optimizer/gradient_norm": gradient_norm,
+            **{f"update_to_parameter_rms/{kind}": ratio for kind, ratio in relative_update.items()},
             "speed/pairs_per_s": pairs / elapsed_s,
             "speed/tokens_per_s": tokens / elapsed_s,
             "speed/step_s": elapsed_s / max(1, self.steps),

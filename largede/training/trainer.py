@@ -19,6 +19,7 @@ from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
 from largede.streams.tokenise import PairTokeniser, RankBatch
+from largede.training.adafactor import update_by_kind
 from largede.training.checkpoint import (
     CheckpointState,
     client_optimizer,
@@ -168,7 +169,8 @@ class Trainer:
         """Write the figures of the steps since the last log; look for a collapse, which only they show. Collective."""
         epoch = self.batches.epoch_of(self.steps_done + self.skipped_batches)
         spread = {"queries": spread_over_ranks(report.query_BD), "passages": spread_over_ranks(report.positive_BD)}
-        self.monitor.log(self.steps_done, report, spread, gradient_norm, rate, epoch)
+        updates = update_by_kind(getattr(self.optimizer, "relative_update", {}))
+        self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, epoch)
         collapse = self.collapses.sees_collapse(self.steps_done, spread)
         if collapse and self.recipe.guard.on_collapse == "stop":
             raise TrainingError(

@@ -70,3 +70,12 @@ def test_a_collapse_is_seen_twice_in_a_row_and_after_the_warm_up() -> None:
     flat = {"passages": Spread(64, 0.1, 2.0)}
     assert "span 2.0 directions" in (guard.sees_collapse(140, flat) or "")
     assert CollapseGuard(GuardConfig(), from_step=0).sees_collapse(5, {"queries": Spread(4, 0.1, 3.0)}) is None
+
+
+def test_updates_are_summed_up_by_kind_of_parameter() -> None:
+    from largede.training.adafactor import update_by_kind
+
+    names = ["t.encoder.shared.weight", "t.block.0.SelfAttention.q.weight", "t.block.1.SelfAttention.o.weight", "x"]
+    found = update_by_kind({name: torch.tensor(value) for name, value in zip(names, (1.0, 3.0, 4.0, 5.0), strict=True)})
+    assert found == pytest.approx({"embedder": 1.0, "attention": (12.5) ** 0.5, "other": 5.0})
+    assert update_by_kind({}) == {}

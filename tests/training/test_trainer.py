@@ -320,5 +320,13 @@ def test_curves_have_every_figure_the_readme_names(story: tuple[Path, dict[str, 
     from largede.evaluation.curves import read_curves
 
     curves = read_curves(story[0] / "again" / "tensorboard")
-    for tag in ("loss/contrastive", "quality/in_batch_mrr", "data/padding_percent", "data/waiting_percent"):
+    for tag in (
+        "loss/contrastive",
+        "quality/in_batch_mrr",
+        "quality/effective_rank_of_queries",
+        "quality/mean_cosine_of_passages",
+        "update_to_parameter_rms/attention",
+        "data/padding_percent",
+        "data/waiting_percent",
+    ):
         assert [step for step, _ in curves[tag]] == [1, 2, 3, 4, 5, 6], tag
