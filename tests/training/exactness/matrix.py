@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from exactness.broken import BROKEN, NOTICED
 from exactness.case_batch import CaseBatch
-from exactness.engines import EngineKind, MatrixEngine, matrix_engine
+from exactness.engines import EngineKind, MatrixEngine, matrix_engine, switch
 from exactness.extras import EXTRAS
 from exactness.factors import LEVELS, Case
 from exactness.measure import Answer, WatchedStep, answer_case
@@ -137,6 +137,7 @@ def answer_on_one_engine(questions: list[Question], folder: Path, truths: dict[s
             if broken is None:
                 yield Result(question, answer_case(question.case, made, truth, batch))
                 continue
+            take_earlier_step(made, question.case)  # of the same size: a trace of a small gradient would hardly show
             with broken.in_place():
                 answer = answer_case(question.case, made, truth, batch, broken.step)
             yield Result(question, answer)
@@ -144,6 +145,7 @@ def answer_on_one_engine(questions: list[Question], folder: Path, truths: dict[s
 
 def take_earlier_step(made: MatrixEngine, case: Case) -> None:
     """A step on another batch, so that nothing is measured on a fresh engine: what a step leaves behind shall show."""
+    switch(made.engine.module, case)
     step = WatchedStep(made.engine, made.recipe(case))
     step(CaseBatch(case, EARLIER_SEED).of_rank(dist.get_rank(), dist.get_world_size()))
     made.engine.step()

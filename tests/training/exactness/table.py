@@ -1,7 +1,7 @@
 """RESULTS.md: what was found, as tables that can be read in a minute."""
 
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from exactness.broken import BROKEN, NOTICED
@@ -45,15 +45,14 @@ def write_table(results: list[Result], expected: int, hardware: str) -> str:
 
 
 def introduction(results: list[Result], expected: int, hardware: str) -> str:
-    missing = f" {expected - len(results):,} of {expected:,} questions are not answered yet." * (
+    missing = f"\n{expected - len(results):,} of {expected:,} questions are not answered yet." * (
         len(results) < expected
     )
     return f"""# Exactness of the training step
 
     {COMMAND}
 
-Commit {commit()}, {hardware}, gloo, float32 unless said otherwise.{missing} Interrupted, the command goes on where
-it was.
+Commit {commit()}, {hardware}, gloo, float32 unless said otherwise; interrupted, the command goes on.{missing}
 
 The loss and every parameter's gradient of a step under DeepSpeed, against the plain twin: the same batch and chunks in
 one process and one graph of autograd, without DeepSpeed, collectives or replay, with each rank's random numbers. The
@@ -69,11 +68,15 @@ def commit() -> str:
 
 
 def worst(results: Iterable[Result]) -> str:
-    return f"{max((r.answer.error for r in results), default=float('nan')):.1e}"
+    return shown([r.answer.error for r in results], max, ".1e")
 
 
 def worst_loss(results: Iterable[Result]) -> str:
-    return f"{max((r.answer.loss_error for r in results), default=float('nan')):.1e}"
+    return shown([r.answer.loss_error for r in results], max, ".1e")
+
+
+def shown(values: list[float], choose: Callable[[list[float]], float], form: str) -> str:
+    return format(choose(values), form) if values else "–"
 
 
 def replay_sentence(product: list[Result]) -> str:
@@ -107,8 +110,8 @@ def levels_table(product: list[Result]) -> str:
     for name, levels in LEVELS.items():
         for level in levels:
             these = of_level(product, **{name: level})
-            shown = {True: "on", False: "off"}.get(level, level) if isinstance(level, bool) else level
-            rows.append([name.replace("_", " "), shown, f"{len(these):,}", worst(these), worst_loss(these)])
+            named = ("off", "on")[level] if isinstance(level, bool) else level
+            rows.append([name.replace("_", " "), named, f"{len(these):,}", worst(these), worst_loss(these)])
     return table(["factor", "level", "cases", "worst gradient", "worst loss"], rows)
 
 
@@ -144,7 +147,7 @@ def extras_table(results: list[Result]) -> str:
     rows = []
     for name, extra in EXTRAS.items():
         these = [r for r in results if r.question.name == name]
-        share = f"{max((r.answer.share for r in these), default=float('nan')):.2f}"
+        share = shown([r.answer.share for r in these], max, ".2f")
         zeros = ", ".join(str(z) for z in extra.zeros)
         ranks = ", ".join(str(w) for w in extra.ranks)
         rows.append([name, extra.sentence, zeros, ranks, len(these), worst(these), share, worst_loss(these)])
@@ -157,6 +160,6 @@ def broken_table(results: list[Result]) -> str:
     for name, broken in BROKEN.items():
         these = [r for r in results if r.question.name == name]
         noticed = sum(r.answer.error > NOTICED for r in these)
-        least = f"{min((r.answer.error for r in these), default=float('nan')):.2f}"
+        least = shown([r.answer.error for r in these], min, ".2f")
         rows.append([name, broken.sentence, broken.matters, f"{noticed} of {len(these)}", least])
     return table(["mistake", "what is wrong", "can show with", "noticed", "smallest error"], rows)
