@@ -1,5 +1,6 @@
 """The two commands: what they import, and how they refuse."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,11 @@ print("HEAVY:", [name for name in {HEAVY!r}.split() if name in sys.modules])
         (["train", "quickstart", "--batch.querys", "3"], "did you mean batch.queries"),
         (["train"], "no recipe"),
         (["export", "nowhere", "out"], "is no checkpoint"),
+        (["plan", "gtr-xxl-pretrain", "--gpus", "0"], "--gpus 0"),
+        (["plan", "gtr-xxl-pretrain", "--gpus", "10", "--nodes", "4"], "10 GPUs on 4 nodes"),
+        (["plan", "gtr-xxl-pretrain", "--gpus", "8", "--gpu-gib", "-1"], "--gpu-gib -1"),
+        (["plan", "gtr-xxl-pretrain", "--gpus", "4096"], "batch.queries 2048 on 4096 ranks"),
+        (["plan", "gtr-xxl-pretrain", "--gpus", "8", "--batch.chunk_tokens", "100"], "less than one sequence"),
         (["quickstart", "--minutes", "0"], "--minutes 0.0"),
         (["evaluate", "--model", "nowhere", "--data", "nowhere", "--out", "out"], "no model folder"),
     ],
@@ -47,6 +53,33 @@ def test_bad_input_is_one_message_and_status_2(
     assert main(words) == 2
     message = capsys.readouterr().err
     assert said in message and "to mend:" in message and "Traceback" not in message
+
+
+def test_a_plan_says_whether_it_fits_by_its_status(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from largede.cli import main
+
+    words = ["plan", "gtr-xxl-finetune", "--gpus", "8"]
+    assert main([*words, "--json", str(tmp_path / "plan.json")]) == 0
+    said = capsys.readouterr().out
+    assert "It fits" in said and "Memory of one GPU" in said and "Time of one step" in said
+    figures = json.loads((tmp_path / "plan.json").read_text(encoding="utf-8"))
+    assert figures["fits"] and figures["days"] > 0 and figures["memory_bytes"]["optimizer"] > 0
+    with pytest.raises(SystemExit) as left:
+        main([*words, "--gpu-gib", "8"])
+    assert left.value.code == 3
+    said = capsys.readouterr().out
+    assert "It does not fit" in said and "fits with --" in said
+
+
+def test_a_plan_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from largede.cli import main
+main(["plan", "gtr-base-pretrain", "--gpus", "8"])
+print("HEAVY:", [name for name in {HEAVY!r}.split() if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "HEAVY: []" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_file_where_a_folder_is_wanted_is_one_message(
