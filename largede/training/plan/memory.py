@@ -295,7 +295,7 @@ def graph_at_first_reduction(setup: Setup) -> float:
 
     ZeRO-1 and 2 make that room, all of it, at the first bucket; at ZeRO-3 it is there from the start.
     """
-    if not _keeps_views(setup):
+    if not _keeps_views(setup) or setup.coalesced:
         return 0.0
     return max(0.0, 1 - setup.zero.reduce_bucket / setup.model.tower_parameters)
 
