@@ -6,8 +6,8 @@
 Both get the same weights (by way of an exported folder), token ids, batch, temperature, both directions of the loss,
 AdamW at learning rate 0, and precision: float32, or bf16 by autocast over float32 parameters. Ours runs in the
 DeepSpeed engine as a user's would, and sorts and pads or packs within its measured time. Theirs is given its columns
-tokenised, padded and in the order of the data, as its trainer would give them. First loss and gradients are compared on a small batch;
-then the best chunk size of each is searched; then the two are measured in turns; last, each alone in a
+tokenised, padded and in the order of the data, as its trainer would give them. First loss and gradients are compared on
+a small batch; then the best chunk size of each is searched; then the two are measured in turns; last, each alone in a
 process of its own, for its peak memory.
 """
 
@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,12 @@ def agreement(ours: Ours, theirs: Theirs, batch: RankBatch, chunk_tokens: int) -
 
 
 def best_chunk(system: Any, candidates: list[int], batch: RankBatch, device: torch.device) -> int:
-    """The candidate whose fastest of two steps, after one more, is the fastest; what does not fit is passed over."""
+    """The candidate whose faster of two steps is the fastest; what does not fit is passed over."""
     found: dict[int, float] = {}
     for chunk in candidates:
         system.use(chunk, batch)
         try:
-            found[chunk] = min(timed_step(system, device).whole for _ in range(3))
+            found[chunk] = min(timed_step(system, device).whole for _ in range(2))
         except torch.OutOfMemoryError:
             gc.collect()
             torch.cuda.empty_cache()
@@ -232,12 +232,20 @@ def storage(thing: Any) -> Any:
     return None
 
 
+def preset_of(given: argparse.Namespace) -> str:
+    """The preset's name, or that of a shape made from it with another number of layers, more of them too."""
+    if given.layers is None:
+        return given.model
+    name = f"{given.model}, {given.layers} layers"
+    PRESETS[name] = replace(PRESETS[given.model], layers=given.layers)
+    return name
+
+
 def recipe_of(given: argparse.Namespace) -> Recipe:
-    autocast = given.dtype == "bf16"
+    parts = ["zero1", *["cpu"] * (given.device == "cpu"), *["bf16"] * (given.dtype == "bf16")]
     return with_settings(
         Recipe(),
-        model__backbone=given.model,
-        model__layers=given.layers,
+        model__backbone=preset_of(given),
         batch__queries=given.batch,
         batch__chunk_tokens=max(given.chunk_tokens),
         data__max_query_tokens=given.query_tokens[1],
@@ -245,7 +253,7 @@ def recipe_of(given: argparse.Namespace) -> Recipe:
         data__hard_negatives=given.hard_negatives,
         data__lanes=1,
         optimizer__name="adamw",
-        engine__deepspeed=given.deepspeed or ("zero1_bf16.json" if autocast else "zero1.json"),
+        engine__deepspeed=given.deepspeed or "_".join(parts) + ".json",
         engine__gradient_reduction=given.gradient_reduction,
         engine__attention=given.attention,
         engine__activation_checkpointing=given.activation_checkpointing,

@@ -1,11 +1,73 @@
 #!/usr/bin/env bash
-# Every check that needs an NVIDIA GPU, in one command; needs largede installed with the gpu and dev extras
-# (launch/quickstart.sh and launch/test.sh install both). Figures are printed.
-set -euo pipefail
+# Everything that needs an NVIDIA GPU, in one command of about a quarter of an hour on one GPU of 80 GB: the tests of
+# equality, pairs/s and memory of Base, Large and XXL, Base and Large beside sentence-transformers, and a profile.
+# It needs largede's requirements, pytest and sentence-transformers, with largede installed or not.
+#
+#     bash tests/gpu/run.sh                    # OUT=folder for the results, else runs/gpu; "$@" goes to pytest
+#     DEVICE=cpu bash tests/gpu/run.sh         # every part, very small, on a CPU: tests this script
+#
+# A part that fails does not stop the others; the exit status says whether one did.
+set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 [[ -x .venv/bin/python ]] && export PATH="$PWD/.venv/bin:$PATH"
-python - <<'PY'
-import torch
-print("GPUs:", [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] or "none: every test will be skipped")
-PY
-exec pytest -s -rs tests/gpu "$@"
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+# Packed chunks come in a few sizes; without this their leftovers are not joined again.
+export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}"
+OUT="${OUT:-runs/gpu}"
+python3=$(command -v python3 || command -v python)
+has_gpu=$("$python3" -c 'import torch; print(int(torch.cuda.is_available()))')
+DEVICE="${DEVICE:-$([[ $has_gpu == 1 ]] && echo cuda || echo none)}"
+failed=()
+
+part() {  # part NAME COMMAND...: run it into its log, remember whether it failed
+    local name=$1
+    shift
+    echo "== $name: $*"
+    [[ $DEVICE == none ]] && return
+    local began=$SECONDS
+    if "$@" >"$OUT/$name.log" 2>&1; then
+        echo "   done in $((SECONDS - began)) s"
+    else
+        failed+=("$name")
+        echo "   FAILED after $((SECONDS - began)) s; the end of $OUT/$name.log:"
+        tail -n 15 "$OUT/$name.log" | sed 's/^/   | /'
+    fi
+}
+
+rates() { part "rates-$1" timeout 300 "$python3" tests/gpu/rates.py --device "$DEVICE" --out "$OUT" --model "$@"; }
+peers() { part "peers-$1" timeout 300 "$python3" tests/gpu/peers.py --device "$DEVICE" --out "$OUT/peers.jsonl" --model "$@"; }
+
+if [[ $DEVICE == none ]]; then
+    echo "No NVIDIA GPU here, so nothing is run. With one, these would be:"
+    DEVICE=cuda part_only_says=1
+fi
+if [[ ${part_only_says:-0} == 1 ]]; then
+    part() { echo "== $1: ${*:2}"; }
+else
+    mkdir -p "$OUT"
+    rm -f "$OUT"/{rates,peers}.jsonl "$OUT/profiles.txt"
+    [[ $has_gpu == 1 ]] && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
+fi
+
+if [[ $DEVICE == cpu ]]; then
+    tiny=(--query-tokens 9 9 --passage-tokens 24 24)
+    part tests "$python3" -m pytest -s -rs tests/training/test_peers.py "$@"
+    rates smoke --batch 32 "${tiny[@]}" --spread 5 12 --chunk-tokens 128 256 --steps 2 --profile
+    peers smoke --batch 32 --query-tokens 5 9 --passage-tokens 12 24 --chunk-tokens 128 256 --mini-batch 8 32 --repeats 2
+else
+    spread=(--query-tokens 16 64 --passage-tokens 160 512)
+    tried=(--batch 2048 --dtype bf16 --chunk-tokens 16384 65536 --mini-batch 64 256 --repeats 3)
+    part tests timeout 400 "$python3" -m pytest -s -rs tests/gpu "$@"
+    rates gtr-base --spread 16 160 --steps 3 --profile
+    rates gtr-large --spread 16 160 --steps 2
+    rates gtr-xxl --steps 1 --profile
+    peers gtr-base "${spread[@]}" "${tried[@]}"
+    peers gtr-large "${spread[@]}" "${tried[@]}" --activation-checkpointing
+fi
+
+[[ ${part_only_says:-0} == 1 ]] && exit 0
+"$python3" tests/gpu/summary.py "$OUT" | tee "$OUT/summary.md"
+if ((${#failed[@]})); then
+    echo "failed: ${failed[*]}"
+    exit 1
+fi
