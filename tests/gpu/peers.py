@@ -203,7 +203,12 @@ def ratios(found: dict[str, list[Seconds]], part: str) -> dict[str, Any]:
     """How many times faster ours is: ratio of the medians, and the lowest and highest of a round."""
     rounds = [getattr(t, part) / getattr(o, part) for o, t in zip(found["ours"], found["theirs"], strict=True)]
     median = {name: statistics.median(getattr(s, part) for s in found[name]) for name in found}
-    return {"ratio": median["theirs"] / median["ours"], "lowest": min(rounds), "highest": max(rounds), "median_s": median}
+    return {
+        "ratio": median["theirs"] / median["ours"],
+        "lowest": min(rounds),
+        "highest": max(rounds),
+        "median_s": median,
+    }
 
 
 def peak_bytes_of_step(system: Any, device: torch.device) -> int:

@@ -199,7 +199,10 @@ def recipe_for(given: argparse.Namespace) -> Recipe:
         "engine__attention": given.attention,
     }
     if given.chunk_tokens:
-        settings |= {"batch__chunk_tokens": given.chunk_tokens[0], "batch__no_grad_chunk_tokens": given.chunk_tokens[-1]}
+        settings |= {
+            "batch__chunk_tokens": given.chunk_tokens[0],
+            "batch__no_grad_chunk_tokens": given.chunk_tokens[-1],
+        }
     return with_settings(recipe, **settings)
 
 

@@ -14,9 +14,10 @@ export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # Packed chunks come in a few sizes; without this their leftovers are not joined again.
 export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}"
 OUT="${OUT:-runs/gpu}"
-python3=$(command -v python3 || command -v python)
-has_gpu=$("$python3" -c 'import torch; print(int(torch.cuda.is_available()))')
-DEVICE="${DEVICE:-$([[ $has_gpu == 1 ]] && echo cuda || echo none)}"
+python=$(command -v python || command -v python3)
+if [[ -z "${DEVICE:-}" ]]; then
+    DEVICE=$("$python" -c 'import torch; print("cuda" if torch.cuda.is_available() else "none")')
+fi
 failed=()
 
 part() {  # part NAME COMMAND...: run it into its log, remember whether it failed
@@ -34,30 +35,26 @@ part() {  # part NAME COMMAND...: run it into its log, remember whether it faile
     fi
 }
 
-rates() { part "rates-$1" timeout 300 "$python3" tests/gpu/rates.py --device "$DEVICE" --out "$OUT" --model "$@"; }
-peers() { part "peers-$1" timeout 300 "$python3" tests/gpu/peers.py --device "$DEVICE" --out "$OUT/peers.jsonl" --model "$@"; }
+rates() { part "rates-$1" timeout 420 "$python" tests/gpu/rates.py --out "$OUT" --model "$@"; }
+peers() { part "peers-$1" timeout 300 "$python" tests/gpu/peers.py --out "$OUT/peers.jsonl" --model "$@"; }
 
 if [[ $DEVICE == none ]]; then
     echo "No NVIDIA GPU here, so nothing is run. With one, these would be:"
-    DEVICE=cuda part_only_says=1
-fi
-if [[ ${part_only_says:-0} == 1 ]]; then
-    part() { echo "== $1: ${*:2}"; }
 else
     mkdir -p "$OUT"
     rm -f "$OUT"/{rates,peers}.jsonl "$OUT/profiles.txt"
-    [[ $has_gpu == 1 ]] && nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 fi
+[[ $DEVICE == cpu ]] && export CUDA_VISIBLE_DEVICES=""
 
 if [[ $DEVICE == cpu ]]; then
     tiny=(--query-tokens 9 9 --passage-tokens 24 24)
-    part tests "$python3" -m pytest -s -rs tests/training/test_peers.py "$@"
+    part tests "$python" -m pytest -s -rs tests/training/test_peers.py "$@"
     rates smoke --batch 32 "${tiny[@]}" --spread 5 12 --chunk-tokens 128 256 --steps 2 --profile
     peers smoke --batch 32 --query-tokens 5 9 --passage-tokens 12 24 --chunk-tokens 128 256 --mini-batch 8 32 --repeats 2
 else
     spread=(--query-tokens 16 64 --passage-tokens 160 512)
     tried=(--batch 2048 --dtype bf16 --chunk-tokens 16384 65536 --mini-batch 64 256 --repeats 3)
-    part tests timeout 400 "$python3" -m pytest -s -rs tests/gpu "$@"
+    part tests timeout 400 "$python" -m pytest -s -rs tests/gpu "$@"
     rates gtr-base --spread 16 160 --steps 3 --profile
     rates gtr-large --spread 16 160 --steps 2
     rates gtr-xxl --steps 1 --profile
@@ -65,8 +62,8 @@ else
     peers gtr-large "${spread[@]}" "${tried[@]}" --activation-checkpointing
 fi
 
-[[ ${part_only_says:-0} == 1 ]] && exit 0
-"$python3" tests/gpu/summary.py "$OUT" | tee "$OUT/summary.md"
+[[ $DEVICE == none ]] && exit 0
+"$python" tests/gpu/summary.py "$OUT" | tee "$OUT/summary.md"
 if ((${#failed[@]})); then
     echo "failed: ${failed[*]}"
     exit 1

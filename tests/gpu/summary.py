@@ -78,12 +78,12 @@ PEERS = (
 def main() -> None:
     folder = Path(sys.argv[1])
     rates, peers = lines_of(folder / "rates.jsonl"), lines_of(folder / "peers.jsonl")
-    for title, header, rows in (
-        ("Rates", RATES, [rate_row(found) for found in rates]),
-        ("Beside sentence-transformers", PEERS, [peer_row(found) for found in peers]),
+    for title, header, row_of, found in (
+        ("Rates", RATES, rate_row, rates),
+        ("Beside sentence-transformers", PEERS, peer_row, peers),
     ):
-        where = ", ".join(sorted({found["where"] for found in (rates if header is RATES else peers) if "where" in found}))
-        print(f"\n{title} ({where or 'nothing measured'})\n\n{table(header, rows)}")
+        where = ", ".join(sorted({one["where"] for one in found if "where" in one})) or "nothing measured"
+        print(f"\n{title} ({where})\n\n{table(header, [row_of(one) for one in found])}")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Run by `bash tests/gpu/run.sh`; without an NVIDIA GPU every test here is skipped
 """
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -40,15 +39,16 @@ def gradients(folder: Path, config: dict[str, Any], **dotted: Any) -> tuple[floa
     from recording import Recording
 
     from largede.config.load import with_settings
-    from largede.models.build import build_dual_encoder
     from largede.training.checkpoint import client_optimizer
-    from largede.training.engine import build_engine
+    from largede.training.construct import build_filled_engine
     from largede.training.gradcache import GradCacheStep
 
     path = folder / "ds.json"
     path.write_text(json.dumps({"zero_optimization": ZERO3, **config}))
-    recipe = with_settings(small_recipe(folder), engine__deepspeed=str(path), **dotted)
-    engine = build_engine(build_dual_encoder(recipe.model), recipe, optimizer_type=Recording)
+    # Padded unless a test says otherwise: packed attention has tests of its own beside this file.
+    settings = {"engine__deepspeed": str(path), "engine__attention": "padded", **dotted}
+    recipe = with_settings(small_recipe(folder), **settings)
+    engine = build_filled_engine(recipe, optimizer_type=Recording)
     torch.manual_seed(0)
     report = GradCacheStep(engine, recipe)(MadeBatch(recipe.batch.queries, 3).of_rank(0, 1))
     engine.step()
@@ -108,36 +108,3 @@ def test_encoding_on_cuda_equals_the_cpu(world: MadeWorld, tmp_path: Path) -> No
     cpu = load_text_encoder(folder, device="cpu").embed(TEXTS, "passage", 64)
     gpu = load_text_encoder(folder, device="cuda").embed(TEXTS, "passage", 64)
     np.testing.assert_allclose(gpu, cpu, atol=2e-3)
-
-
-def test_rate_of_gtr_base(tmp_path: Path) -> None:
-    """Not a check but a figure: pairs/s and peak memory of GTR-Base at batch 2,048, 32 and 128 tokens, bf16."""
-    from largede.config.load import load_recipe
-    from largede.models.build import build_dual_encoder
-    from largede.streams.chunks import TokenRows
-    from largede.streams.tokenise import RankBatch
-    from largede.training.engine import build_engine
-    from largede.training.gradcache import GradCacheStep
-
-    recipe = load_recipe("gtr-base-pretrain", ["--model.backbone", "gtr-base", "--batch.chunk_tokens", "32768"])
-    engine = build_engine(build_dual_encoder(recipe.model), recipe)
-    generator = np.random.default_rng(0)
-    rows = recipe.batch.queries
-
-    def made(longest: int) -> TokenRows:
-        return TokenRows.of([generator.integers(3, 30000, longest).tolist() for _ in range(rows)])
-
-    keys = np.arange(3 * rows).reshape(rows, 3)
-    batch = RankBatch(0, made(32), made(128), keys, np.empty((0, 3), dtype=np.int64), ("",) * rows, 0)
-    step = GradCacheStep(engine, recipe)
-    for number in range(4):
-        if number == 1:
-            torch.cuda.synchronize()
-            started = time.perf_counter()
-        step(batch)
-        engine.step()
-    torch.cuda.synchronize()
-    rate = 3 * rows / (time.perf_counter() - started)
-    peak = torch.cuda.max_memory_allocated() / 2**30
-    print(f"GTR-Base, {torch.cuda.get_device_name()}: {rate:.0f} pairs/s, peak {peak:.1f} GiB")
-    engine.destroy()

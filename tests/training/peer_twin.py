@@ -1,4 +1,4 @@
-"""The same dual encoder in sentence-transformers, with the same loss, so that one step can be held against the other."""
+"""The same dual encoder in sentence-transformers, with the same loss, to hold one step against the other."""
 
 from pathlib import Path
 from typing import Any
