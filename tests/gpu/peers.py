@@ -138,19 +138,19 @@ class Seconds:
 
 
 def timed_step(system: Any, device: torch.device) -> Seconds:
-    synchronise(device)
-    started = time.perf_counter()
+    started = now(device)
     system.gradient()
-    synchronise(device)
-    middle = time.perf_counter()
+    middle = now(device)
     system.finish()
-    synchronise(device)
-    return Seconds(middle - started, time.perf_counter() - started)
+    return Seconds(middle - started, now(device) - started)
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+def now(device: torch.device) -> float:
+    """Wall time once the GPU has done its work; on a CPU, the time this process had of it, whoever else is busy."""
+    if device.type == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def agreement(ours: Ours, theirs: Theirs, batch: RankBatch, chunk_tokens: int) -> dict[str, Any]:
@@ -175,16 +175,16 @@ def agreement(ours: Ours, theirs: Theirs, batch: RankBatch, chunk_tokens: int) -
 
 
 def best_chunk(system: Any, candidates: list[int], batch: RankBatch, device: torch.device) -> int:
-    """The candidate whose faster of two steps is the fastest; what does not fit is passed over."""
-    found: dict[int, float] = {}
-    for chunk in candidates:
+    """The candidate with the fastest step of two, taken in two rounds; what does not fit is passed over."""
+    found = dict.fromkeys(candidates, float("inf"))
+    for chunk in candidates * 2:
         system.use(chunk, batch)
         try:
-            found[chunk] = min(timed_step(system, device).whole for _ in range(2))
+            found[chunk] = min(found[chunk], timed_step(system, device).whole)
         except torch.OutOfMemoryError:
             gc.collect()
             torch.cuda.empty_cache()
-        print(f"  {type(system).__name__}, {chunk} {system.unit}: {found.get(chunk, float('nan')):.3f} s", flush=True)
+    print(f"  {type(system).__name__}, seconds by {system.unit}: {found}", flush=True)
     return min(found, key=found.__getitem__)
 
 
@@ -356,7 +356,7 @@ def main() -> None:
         print_peak(given, device)
         leave_ranks(all_ranks_leave=True)
         return
-    where = torch.cuda.get_device_name() if device.type == "cuda" else f"{given.threads} CPU thread(s)"
+    where = torch.cuda.get_device_name() if device.type == "cuda" else f"seconds of {given.threads} CPU thread(s)"
     print(f"{given.model}, {given.batch} pairs, {given.dtype}, {where}, torch {torch.__version__}", flush=True)
     result = compare(given, device)
     leave_ranks(all_ranks_leave=True)
