@@ -50,7 +50,8 @@ if [[ $DEVICE == cpu ]]; then
     tiny=(--query-tokens 9 9 --passage-tokens 24 24)
     part tests "$python" -m pytest -s -rs tests/training/test_peers.py "$@"
     rates smoke --batch 32 "${tiny[@]}" --spread 5 12 --chunk-tokens 128 256 --steps 2 --profile
-    peers smoke --batch 32 --query-tokens 5 9 --passage-tokens 12 24 --chunk-tokens 128 256 --mini-batch 8 32 --repeats 2
+    peers smoke --batch 32 --query-tokens 5 9 --passage-tokens 12 24 --repeats 2 --chunk-tokens 128 256 \
+        --mini-batch 8 32
 else
     spread=(--query-tokens 16 64 --passage-tokens 160 512)
     tried=(--batch 2048 --dtype bf16 --chunk-tokens 16384 65536 --mini-batch 64 256 --repeats 3)
