@@ -37,43 +37,23 @@ def run_train(args: argparse.Namespace) -> None:
 
 def add_plan_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", help="YAML file, or the name of a recipe shipped with largede")
-    parser.add_argument("--gpus", type=int, required=True, metavar="N", help="GPUs (ranks) of all nodes together")
-    parser.add_argument("--nodes", type=int, default=1, metavar="M", help="machines they are in (1)")
-    for flag, says in PLAN_NUMBERS.items():
-        parser.add_argument(flag, type=float, metavar="X", help=says)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there too")
+    from largede.training.plan.flags import EXIT_DOES_NOT_FIT, add_machine_flags
+
+    add_machine_flags(parser)
     parser.epilog = f"{parser.epilog}\n\nexit status: 0 if it fits, {EXIT_DOES_NOT_FIT} if it does not"
-
-
-EXIT_DOES_NOT_FIT = 3
-PLAN_NUMBERS = {
-    "--gpu-gib": "memory of one GPU (80)",
-    "--host-gib": "main memory of one node; without it, what is offloaded is shown and not held against a limit",
-    "--reserve-gib": "of each GPU, for context, libraries and gaps (2)",
-    "--gpu-tflops": "dense arithmetic of one GPU at the recipe's precision, TFLOP/s (989: H100, bf16)",
-    "--mfu": "share of it that is reached while it runs: an assumption (0.4)",
-    "--link-gbs": "GB/s of one GPU to the others of its node, one way (450)",
-    "--network-gbs": "GB/s of one GPU to GPUs of other nodes, one way (50)",
-    "--host-link-gbs": "GB/s between one GPU and main memory, one way (50)",
-    "--loader-pairs-per-s": "pairs one loader process reads and tokenises in a second (3000)",
-    "--query-tokens": "mean tokens of a query, for time (half the recipe's limit)",
-    "--passage-tokens": "mean tokens of a passage, for time (half the recipe's limit)",
-}
 
 
 def run_plan(args: argparse.Namespace) -> None:
     from largede.config.load import load_recipe
     from largede.files import write_json
-    from largede.training.plan import Machine, predict
-    from largede.training.plan.report import plan_json, plan_lines
+    from largede.training.plan import predict
+    from largede.training.plan.flags import EXIT_DOES_NOT_FIT, machine_from_flags
 
-    given = {flag: getattr(args, flag[2:].replace("-", "_")) for flag in PLAN_NUMBERS}
-    numbers = {flag[2:].replace("-", "_"): value for flag, value in given.items() if value is not None}
-    recipe = load_recipe(args.recipe, args.settings)
-    plan = predict(recipe, Machine(gpus=args.gpus, nodes=args.nodes, **numbers))
-    print("\n".join(plan_lines(plan)))
+    plan = predict(load_recipe(args.recipe, args.settings), machine_from_flags(args))
+    print("\n".join(plan.lines()))
     if args.json is not None:
-        write_json(args.json, plan_json(plan))
+        write_json(args.json, plan.as_json())
     if not plan.fits:
         raise SystemExit(EXIT_DOES_NOT_FIT)
 

@@ -4,6 +4,7 @@ Every row is as long as the limits allow. Of each side only two chunks are compu
 left behind; the loss sees all rows. The optimizer steps with learning rate 0 and then forgets, so nothing remains.
 """
 
+import contextlib
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 
 from largede.config.batch import BatchPlan
 from largede.config.recipe import Recipe
-from largede.errors import MachineError
+from largede.errors import MachineError, ModelError
 from largede.streams.chunks import TokenRows
 from largede.streams.tokenise import RankBatch
 from largede.training.adafactor import ZeroAdafactor
@@ -106,10 +107,14 @@ def is_out_of_memory(error: BaseException) -> bool:
 def out_of_memory(error: BaseException, recipe: Recipe) -> MachineError:
     from largede.training.plan import Machine, predict
 
-    plan = predict(recipe, Machine(gpus=world_size()))
+    machine = Machine(gpus=world_size(), device="gpu" if torch.cuda.is_available() else "cpu")
+    expected = "memory for the largest step"
+    # A backbone that is no T5 has no plan.
+    with contextlib.suppress(ModelError):
+        expected = "\n".join(["memory for what the plan predicts per rank:", *predict(recipe, machine).memory_lines()])
     return MachineError(
         f"the largest step of this recipe does not fit: {str(error).splitlines()[0]}",
-        expected="\n".join(["memory for what the plan predicts per rank:", *plan.memory_lines()]),
+        expected=expected,
         mend="lower batch.chunk_tokens, set engine.activation_checkpointing to true, use more GPUs, or ask "
         "`largede plan` which knob to turn",
     )

@@ -63,8 +63,12 @@ def advise(plan: Plan) -> list[Advice]:
     for changes in (_singles(plan), _pairs(plan), _more_gpus(plan)):
         fitting = [advice for advice in _tried(plan, changes) if advice.plan.fits]
         if fitting:
-            return sorted(fitting, key=lambda advice: (advice.plan.machine.gpus, advice.plan.time.step_s))[:3]
+            return sorted(fitting, key=_cost)[:3]
     return []
+
+
+def _cost(advice: Advice) -> tuple[float, ...]:
+    return advice.plan.machine.gpus, len(advice.change.settings), advice.plan.time.step_s
 
 
 def _gain(plan: Plan, advice: Advice) -> float:

@@ -67,7 +67,13 @@ def model_shape(config: ModelConfig) -> ModelShape:
     """
     encoder = encoder_shape(config.backbone)
     if config.layers is not None:
-        encoder = replace(encoder, layers=min(config.layers, encoder.layers))
+        if config.layers > encoder.layers:
+            raise ModelError(
+                f"model.layers is {config.layers}",
+                expected=f"at most the backbone's {encoder.layers}",
+                mend="lower it or leave it empty",
+            )
+        encoder = replace(encoder, layers=config.layers)
     embedder, *rest = (Weight(s) for s in encoder_shapes(encoder))
     projection = Weight((config.embedding_dim, encoder.d_model))
     layout = config.layout
@@ -106,19 +112,33 @@ def is_gated(encoder: T5Shape) -> bool:
 
 
 def encoder_shape(backbone: str) -> T5Shape:
-    """A preset, a published T5 1.0 model, or what config.json of a folder says."""
+    """A preset, a published T5 1.0 model, or what config.json of a folder or of a downloaded hub model says."""
     name = KNOWN_BACKBONES.get(backbone, backbone)
     if name in PRESETS:
         return PRESETS[name]
     path = Path(backbone) / "config.json"
+    if not path.is_file():
+        path = downloaded_config(backbone) or path
     try:
         return _shape_of_config(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(
             f"the shape of backbone {backbone!r} is not known ({type(error).__name__}: {error})",
-            expected=f"a preset ({', '.join(PRESETS)}), one of {', '.join(KNOWN_BACKBONES)}, or a local T5 folder",
+            expected=f"a preset ({', '.join(PRESETS)}), one of {', '.join(KNOWN_BACKBONES)}, or a T5 folder",
             mend="give --model.backbone a preset of the same shape: a plan needs the shape only",
         ) from None
+
+
+def downloaded_config(name: str) -> Path | None:
+    """config.json of a hub model that this machine has downloaded before."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        found = try_to_load_from_cache(name, "config.json")
+    except HFValidationError:
+        return None  # a path, not the name of a model
+    return Path(found) if isinstance(found, str) else None
 
 
 def _shape_of_config(config: dict[str, Any]) -> T5Shape:
