@@ -19,7 +19,7 @@ from largede.training.plan.advice import advise
 from largede.training.plan.duration import Traffic, arithmetic, forward_flops, mean_sides
 from largede.training.plan.machine import GIB
 from largede.training.plan.memory import KINDS, MOMENTS
-from largede.training.plan.shape import encoder_shapes, model_shape
+from largede.training.plan.shape import encoder_weights, model_shape
 
 SHIPPED = sorted(p.stem for p in find_recipe("quickstart").parent.glob("*.yaml"))
 PUBLISHED_MILLIONS = {"gtr-base": 110, "gtr-large": 335, "gtr-xl": 1240, "gtr-xxl": 4870}
@@ -32,7 +32,7 @@ def recipe(**dotted: Any) -> Recipe:
 
 @pytest.mark.parametrize(("preset", "millions"), PUBLISHED_MILLIONS.items())
 def test_published_parameter_counts(preset: str, millions: int) -> None:
-    counted = sum(torch.Size(shape).numel() for shape in encoder_shapes(PRESETS[preset]))
+    counted = sum(weight.numel for weight in encoder_weights(PRESETS[preset]))
     assert abs(counted / 1e6 / millions - 1) < 0.02
 
 
@@ -40,6 +40,7 @@ def test_published_parameter_counts(preset: str, millions: int) -> None:
 @pytest.mark.parametrize("feed_forward", ["relu", "gated-gelu"])
 def test_weights_are_those_of_the_model(layout: Any, feed_forward: str, tmp_path: Path) -> None:
     from largede.models.build import build_structure, t5_config
+    from largede.training.optimizers import parameter_groups
 
     shape = PRESETS["smoke"]
     t5_config(type(shape)(**{**vars(shape), "feed_forward": feed_forward})).save_pretrained(tmp_path)
@@ -47,8 +48,18 @@ def test_weights_are_those_of_the_model(layout: Any, feed_forward: str, tmp_path
     with torch.device("meta"):
         model = build_structure(config)
     planned = model_shape(config)
-    assert sorted(w.shape for w in planned.weights) == sorted(tuple(p.shape) for p in model.parameters())
-    assert planned.trained == sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert {n: w.shape for w in planned.weights for n in w.names} == {
+        n: tuple(p.shape) for n, p in model.named_parameters(remove_duplicate=False)
+    }
+    assert len(planned.weights) == len(list(model.parameters()))
+    choices: list[dict[str, float]] = [{}, {"layer_norm": 0.0, "projection": 3.0}, {"wo": 2.0, "block": 0.0}]
+    for factors in [*choices, {"passage_tower": 0.0}] if layout != "sde" else choices:
+        frozen = model_shape(config, factors)
+        parameter_groups(model, factors)
+        assert frozen.trained == sum(p.numel() for p in model.parameters() if p.requires_grad), factors
+        model.requires_grad_(True)
+        if layout == "ade-fte":
+            model.query_tower.encoder.get_input_embeddings().requires_grad_(False)
 
 
 def test_unknown_shapes_are_refused(tmp_path: Path) -> None:

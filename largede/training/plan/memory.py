@@ -80,7 +80,7 @@ def setup_of(recipe: Recipe, machine: Machine) -> Setup:
     zero = zero_settings(read_deepspeed_file(recipe.engine.deepspeed))
     kernel = kernel_of(recipe, machine)
     sides = sides_of_rank(recipe, machine.gpus, kernel, recipe.data.max_query_tokens, recipe.data.max_passage_tokens)
-    return Setup(recipe, zero, model_shape(recipe.model), machine.gpus, kernel, sides)
+    return Setup(recipe, zero, model_shape(recipe.model, recipe.optimizer.rate_factors), machine.gpus, kernel, sides)
 
 
 def bytes_at_moments(setup: Setup) -> dict[str, Bytes]:
@@ -226,17 +226,16 @@ def largest_group(setup: Setup) -> int:
 
 
 def optimizer_temporaries(setup: Setup) -> float:
+    """AdamW: torch works on all tensors of a group together, with two temporaries of their size. Adafactor: one slice
+    of one parameter at a time; at ZeRO-1 and 2 that is past the fullest moment, when gradients have been copied."""
     if setup.zero.optimizer_on != "none":
         return 0.0
     if setup.recipe.optimizer.name == "adamw":
-        # torch works on the tensors of a group together, with two temporaries of their size.
         return 2.0 * FLOAT32 * (setup.model.trained if setup.zero.stage == 0 else largest_group(setup))
-    largest = max(w.numel for w in setup.model.weights if w.trained)
-    return ADAFACTOR_TEMPORARIES * FLOAT32 * (largest if setup.zero.stage == 0 else min(largest, setup.shard))
-
-
-ADAFACTOR_TEMPORARIES = 1.0
-"""Float32 tensors of one parameter's slice that a step of Adafactor holds at a time."""
+    if setup.zero.stage in (1, 2):
+        return 0.0
+    largest = max((w for w in setup.model.weights if w.trained), key=lambda w: w.numel)
+    return float(FLOAT32 * (largest.numel if setup.zero.stage == 0 else slice_of(largest, setup.ranks)))
 
 
 def gradients_standing(setup: Setup) -> float:
@@ -301,6 +300,8 @@ def graph_at_first_reduction(setup: Setup) -> float:
 
 
 def gradients_in_optimizer(setup: Setup) -> float:
+    """The gradient, and its copy: of a sub-group at ZeRO-3; of all of it at ZeRO-1 and 2 where it was added up by
+    parameter (AdamW's temporaries come when the pieces are gone), else of the largest in float64, for its norm."""
     zero = setup.zero
     if zero.optimizer_on != "none":
         return 0.0
@@ -308,7 +309,11 @@ def gradients_in_optimizer(setup: Setup) -> float:
         return FLOAT32 * setup.model.trained
     if zero.stage == 3:
         return FLOAT32 * (setup.shard + largest_group(setup))
-    return FLOAT32 * setup.shard * (2 if _keeps_views(setup) else 1) + zeros_of_other_tower(setup)
+    own = FLOAT32 * setup.shard
+    if setup.recipe.optimizer.name == "adamw":
+        return own
+    copy = own if _keeps_views(setup) else 2.0 * FLOAT32 * min(setup.model.largest, setup.shard)
+    return own + copy + zeros_of_other_tower(setup)
 
 
 def standing_buffers(setup: Setup) -> float:

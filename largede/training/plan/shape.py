@@ -1,13 +1,13 @@
 """How many parameters a recipe's model has, in which shapes, without building it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any
 
-from largede.config.recipe import ModelConfig
+from largede.config.recipe import Layout, ModelConfig
 from largede.errors import ModelError
 from largede.models.presets import KNOWN_BACKBONES, PRESETS, T5Shape
 
@@ -17,14 +17,23 @@ BIAS_BUCKETS = 32
 
 @dataclass(frozen=True)
 class Weight:
-    """One parameter: its shape, and whether it is trained."""
+    """One parameter: its shape, whether it is trained, and its names in the model (a tied one has several)."""
 
     shape: tuple[int, ...]
+    names: tuple[str, ...]
     trained: bool = True
 
     @property
     def numel(self) -> int:
         return prod(self.shape)
+
+    def within(self, *towers: str) -> "Weight":
+        return replace(self, names=tuple(f"{tower}.{name}" for tower in towers for name in self.names))
+
+    def under(self, rate_factors: Mapping[str, float]) -> "Weight":
+        """Not trained where the first part of a name that occurs in one of its names has factor 0."""
+        factor = next((f for part, f in rate_factors.items() if any(part in name for name in self.names)), 1.0)
+        return replace(self, trained=self.trained and factor != 0.0)
 
 
 @dataclass(frozen=True)
@@ -56,14 +65,14 @@ class ModelShape:
 
     @property
     def tower_parameters(self) -> int:
-        return sum(prod(s) for s in encoder_shapes(self.encoder)) + self.encoder.d_model * self.embedding_dim
+        return sum(w.numel for w in encoder_weights(self.encoder)) + self.encoder.d_model * self.embedding_dim
 
 
-def model_shape(config: ModelConfig) -> ModelShape:
-    """The shape of the model that `models.build` makes of the same settings.
+def model_shape(config: ModelConfig, rate_factors: Mapping[str, float] | None = None) -> ModelShape:
+    """The shape of the model that `models.build` makes of the same settings, frozen where a rate factor is 0.
 
     Raises:
-        ModelError: the backbone is no preset, no known hub name, and no folder of a T5 encoder.
+        ModelError: the backbone is no preset, no known hub name, and no folder of a T5 encoder, or has too few layers.
     """
     encoder = encoder_shape(config.backbone)
     if config.layers is not None:
@@ -74,30 +83,49 @@ def model_shape(config: ModelConfig) -> ModelShape:
                 mend="lower it or leave it empty",
             )
         encoder = replace(encoder, layers=config.layers)
-    embedder, *rest = (Weight(s) for s in encoder_shapes(encoder))
-    projection = Weight((config.embedding_dim, encoder.d_model))
-    layout = config.layout
-    if layout == "ade-fte":
-        embedder = replace(embedder, trained=False)
-    weights = [embedder, *rest, projection]
-    if layout != "sde":
-        own_embedder = [] if layout in ("ade-ste", "ade-fte") else [embedder]
-        weights += [*own_embedder, *rest] + ([] if layout == "ade-spl" else [projection])
-    return ModelShape(encoder, config.embedding_dim, 1 if layout == "sde" else 2, tuple(weights))
+    towers = 1 if config.layout == "sde" else 2
+    weights = [weight.under(rate_factors or {}) for weight in _weights(encoder, config.embedding_dim, config.layout)]
+    return ModelShape(encoder, config.embedding_dim, towers, tuple(weights))
 
 
-def encoder_shapes(encoder: T5Shape) -> Iterator[tuple[int, ...]]:
-    """Every parameter of one encoder, the token embedder first."""
-    yield encoder.vocabulary, encoder.d_model
+def _weights(encoder: T5Shape, embedding_dim: int, layout: Layout) -> Iterator[Weight]:
+    """What both towers share comes once, with the names it has in either."""
+    embedder, *rest = encoder_weights(encoder)
+    projection = Weight((embedding_dim, encoder.d_model), ("projection.weight",))
+    shared_embedder = layout in ("sde", "ade-ste", "ade-fte")
+    shared_projection = layout in ("sde", "ade-spl")
+    both, query, passage = ("query_tower", "passage_tower"), ("query_tower",), ("passage_tower",)
+    yield replace(embedder, trained=layout != "ade-fte").within(*(both if shared_embedder else query))
+    yield from (weight.within(*(both if layout == "sde" else query)) for weight in rest)
+    yield projection.within(*(both if shared_projection else query))
+    if layout == "sde":
+        return
+    if not shared_embedder:
+        yield embedder.within(*passage)
+    yield from (weight.within(*passage) for weight in rest)
+    if not shared_projection:
+        yield projection.within(*passage)
+
+
+def encoder_weights(encoder: T5Shape) -> Iterator[Weight]:
+    """Every parameter of one encoder, named as in transformers, the token embedder first."""
+    D = encoder.d_model
+    yield Weight((encoder.vocabulary, D), ("encoder.shared.weight", "encoder.encoder.embed_tokens.weight"))
+    matrices = layer_matrices(encoder)
     for layer in range(encoder.layers):
-        attention, feed_forward = layer_matrices(encoder)[:4], layer_matrices(encoder)[4:]
-        yield from attention
+        attention = f"encoder.encoder.block.{layer}.layer.0"
+        feed_forward = f"encoder.encoder.block.{layer}.layer.1"
+        for letter, shape in zip("qkvo", matrices[:4], strict=True):
+            yield Weight(shape, (f"{attention}.SelfAttention.{letter}.weight",))
         if layer == 0:
-            yield BIAS_BUCKETS, encoder.heads
-        yield (encoder.d_model,)
-        yield from feed_forward
-        yield (encoder.d_model,)
-    yield (encoder.d_model,)
+            table = f"{attention}.SelfAttention.relative_attention_bias.weight"
+            yield Weight((BIAS_BUCKETS, encoder.heads), (table,))
+        yield Weight((D,), (f"{attention}.layer_norm.weight",))
+        entrances = ("wi_0", "wi_1", "wo") if is_gated(encoder) else ("wi", "wo")
+        for name, shape in zip(entrances, matrices[4:], strict=True):
+            yield Weight(shape, (f"{feed_forward}.DenseReluDense.{name}.weight",))
+        yield Weight((D,), (f"{feed_forward}.layer_norm.weight",))
+    yield Weight((D,), ("encoder.encoder.final_layer_norm.weight",))
 
 
 def layer_matrices(encoder: T5Shape) -> list[tuple[int, int]]:
