@@ -12,6 +12,15 @@ from typing import Any, Literal
 
 from largede.errors import RecipeError
 
+OWNED_BY_RECIPE = {
+    "train_batch_size": "batch.queries",
+    "train_micro_batch_size_per_gpu": "batch.queries",
+    "gradient_accumulation_steps": "batch.chunk_tokens",
+    "optimizer": "optimizer.name",
+    "scheduler": "optimizer.schedule",
+    "gradient_clipping": "optimizer.clip_norm",
+}
+
 Precision = Literal["float32", "autocast", "bf16"]
 
 
@@ -43,7 +52,38 @@ def read_deepspeed_file(name: str) -> dict[str, Any]:
         raise RecipeError(f"{path} is not JSON: {error}", expected="a DeepSpeed JSON file", mend="mend it") from None
     if not isinstance(config, dict):
         raise RecipeError(f"{path} holds no object", expected="a DeepSpeed JSON file", mend="mend it")
+    refuse_unusable(config, path.name)
     return config
+
+
+def refuse_unusable(config: dict[str, Any], file: str) -> None:
+    """What neither the engine nor a plan can work with.
+
+    Raises:
+        RecipeError: a setting the recipe owns, a part that is no object, an unknown stage, or fp16.
+    """
+    for key, owner in OWNED_BY_RECIPE.items():
+        if key in config:
+            raise RecipeError(
+                f"{file} sets {key}", expected=f"{owner} of the recipe to own it", mend=f"remove {key} there"
+            )
+    zero = config.get("zero_optimization", {})
+    parts = {"zero_optimization": zero, **{name: config.get(name, {}) for name in ("bf16", "fp16", "torch_autocast")}}
+    if isinstance(zero, dict):
+        parts |= {name: zero.get(name) or {} for name in ("offload_optimizer", "offload_param")}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise RecipeError(
+                f"{file}: {name} is {part!r}", expected="an object of settings", mend=f"mend {name} there"
+            )
+    if zero.get("stage", 0) not in (0, 1, 2, 3) or isinstance(zero.get("stage", 0), bool):
+        raise RecipeError(f"{file}: stage is {zero['stage']!r}", expected="0, 1, 2 or 3", mend="choose one")
+    if config.get("fp16", {}).get("enabled"):
+        raise RecipeError(
+            f"{file} enables fp16",
+            expected="bf16 or float32: T5's feed-forward overflows in fp16",
+            mend="use a *_bf16.json file of ds_configs/",
+        )
 
 
 @dataclass(frozen=True)

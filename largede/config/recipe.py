@@ -225,8 +225,8 @@ class GuardConfig:
 
     on_spike: Literal["report", "rewind", "stop"] = setting(
         "report",
-        "report: say it and go on; rewind: go back to the last checkpoint and leave out the batches since; "
-        "stop: end the run.",
+        "report: say it and go on; rewind: go back to the last checkpoint before it and leave out the batches since; "
+        "stop: end the run. A loss that is no number ends the run in any case.",
     )
     spike_factor: float = setting(2.0, "A loss above this many times the median of the window counts as high.")
     spike_window: int = setting(100, "Steps whose median loss is the measure; no spike is seen before half of them.")

@@ -131,7 +131,9 @@ class PretrainedWeights:
         file, shape = self.place[stored], self.fresh.shapes[name]
         if file.suffix == ".safetensors":
             return _read_safetensors(file, stored, shape, start, length)
-        return _mapped(file)[stored].flatten()[start : start + length].float()
+        values = _mapped(file)[stored]
+        refuse_shape(file, stored, tuple(values.shape), shape)
+        return values.flatten()[start : start + length].float()
 
 
 def is_projection(name: str) -> bool:
@@ -161,16 +163,20 @@ def _read_safetensors(file: Path, name: str, shape: tuple[int, ...], start: int,
     """Elements of the flattened tensor; only the rows that hold them are read."""
     with safe_open(file, framework="pt") as opened:
         stored = opened.get_slice(name)
-        if tuple(stored.get_shape()) != shape:
-            raise ModelError(
-                f"{name} in {file} has shape {tuple(stored.get_shape())}",
-                expected=f"{shape}, as config.json beside it says",
-                mend="check that config.json and the weights belong together",
-            )
+        refuse_shape(file, name, tuple(stored.get_shape()), shape)
         width = math.prod(shape[1:])
         first, last = start // width, -(-(start + length) // width)
         rows = stored[first:last].flatten().float()
     return rows[start - first * width :][:length]
+
+
+def refuse_shape(file: Path, name: str, stored: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if stored != expected:
+        raise ModelError(
+            f"{name} in {file} has shape {stored}",
+            expected=f"{expected}, as config.json beside it says",
+            mend="check that config.json and the weights belong together",
+        )
 
 
 def find_weight_files(name: str) -> list[Path]:

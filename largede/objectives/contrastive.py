@@ -179,11 +179,13 @@ def contrastive_gradient(
 class ScoreBlock:
     """Scores of some rows; what is left out of the softmax of its row, or of its column, is -infinity there.
 
-    `score_sum` and `left_out` are the sum of the row scores that are kept, and the number of those that are not.
+    `rank_r` is the place of each row's partner, before a margin takes its rivals away; `score_sum` and `left_out` are
+    the sum of the row scores that are kept, and the number of those that are not.
     """
 
     rows: slice
     positive_r: Tensor
+    rank_r: Tensor
     row_score_rC: Tensor
     column_score_rN: Tensor
     score_sum: Tensor
@@ -191,7 +193,7 @@ class ScoreBlock:
 
     def statistics(self, temperature: float) -> Tensor:
         """The six sums of `SoftmaxStatistics`, in its order, float64. A tie counts against the row."""
-        rank_r = (self.row_score_rC >= self.positive_r[:, None]).sum(1).clamp_min(1).double()
+        rank_r = self.rank_r.clamp_min(1).double()
         positive_sum = self.positive_r.sum(dtype=torch.float64)
         return torch.stack(
             [
@@ -241,13 +243,14 @@ class ScoreBlocks:
             score_sum -= score_rC[places].sum()
             score_rC[places] = float("-inf")
         column_score_rN = score_rC[:, : self.given.batch_queries]
+        rank_r = (score_rC >= positive_r1).sum(1)
         if self.config.margin is not None:
             column_score_rN = self.without_suspects_of_columns(score_rC, target_r1, positive_r1)
             suspect_rC = score_rC > positive_r1 + self.config.margin / self.config.temperature
             left_out += suspect_rC.sum()
             score_sum -= score_rC[suspect_rC].sum()
             score_rC.masked_fill_(suspect_rC, float("-inf"))
-        return ScoreBlock(rows, positive_r1.squeeze(1), score_rC, column_score_rN, score_sum, left_out)
+        return ScoreBlock(rows, positive_r1.squeeze(1), rank_r, score_rC, column_score_rN, score_sum, left_out)
 
     def without_suspects_of_columns(self, score_rC: Tensor, target_r1: Tensor, positive_r1: Tensor) -> Tensor:
         """The scores of the columns (r, N), without those that beat their passage's own query by the margin."""

@@ -52,14 +52,24 @@ class CheckpointState:
     parameters: dict[str, list[int]]
     versions: dict[str, str]
     files: dict[str, dict[str, Any]]
+    tokenizer_fingerprint: str = ""
     skipped_batches: int = 0
+    rewinds: int = 0
     format: int = FORMAT
 
 
-def save_checkpoint(
-    engine: Any, recipe: Recipe, step: int, folder: Path, *, data_fingerprint: str, skipped_batches: int = 0
-) -> Path:
-    """Write `folder/step-…` with `step` steps done on batches up to `step + skipped_batches`. Collective.
+@dataclass(frozen=True)
+class StreamPlace:
+    """What a run reads and how far it is: `skipped_batches` beyond its steps were left out by `rewinds` rewinds."""
+
+    data_fingerprint: str
+    tokenizer_fingerprint: str = ""
+    skipped_batches: int = 0
+    rewinds: int = 0
+
+
+def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, place: StreamPlace) -> Path:
+    """Write `folder/step-…` with `step` steps done. Collective.
 
     Raises:
         MachineError: a rank cannot write (disk full, no permission); the half-written folder is removed.
@@ -74,7 +84,7 @@ def save_checkpoint(
 
     def publish() -> None:
         if rank() == 0:
-            state = state_of(engine, recipe, step, files, data_fingerprint, skipped_batches)
+            state = state_of(engine, recipe, step, files, place)
             _publish(state, recipe, temporary, final)
 
     try:
@@ -163,29 +173,32 @@ def _finish(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
-def state_of(
-    engine: Any, recipe: Recipe, step: int, files: dict[str, Any], fingerprint: str, skipped_batches: int
-) -> CheckpointState:
+def state_of(engine: Any, recipe: Recipe, step: int, files: dict[str, Any], place: StreamPlace) -> CheckpointState:
     optimizer = client_optimizer(engine)
     optimizer_steps = optimizer.step_count if isinstance(optimizer, ZeroAdafactor) else step
     return CheckpointState(
         step=step,
         optimizer_steps=optimizer_steps,
         recipe=asdict(recipe),
-        data_fingerprint=fingerprint,
         parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
         versions=library_versions(),
         files=files,
-        skipped_batches=skipped_batches,
+        **asdict(place),
     )
 
 
 def _publish(state: CheckpointState, recipe: Recipe, temporary: Path, final: Path) -> None:
     write_json(temporary / STATE_FILE, asdict(state))
-    shutil.rmtree(final, ignore_errors=True)
+    replaced = final.with_name(f".{final.name}.replaced")
+    shutil.rmtree(replaced, ignore_errors=True)
+    if final.exists():  # after a rewind
+        os.replace(final, replaced)
     os.replace(temporary, final)
+    shutil.rmtree(replaced, ignore_errors=True)
     write_json(final.parent / "latest.json", {"checkpoint": final.name})
-    for old in sorted(final.parent.glob(FOLDER_PATTERN))[: -recipe.run.keep_checkpoints]:
+    # Newer ones can only be damaged, and were passed over: they are not counted, and not touched.
+    upto_now = [path for path in sorted(final.parent.glob(FOLDER_PATTERN)) if path.name <= final.name]
+    for old in upto_now[: -recipe.run.keep_checkpoints]:
         shutil.rmtree(old, ignore_errors=True)
 
 

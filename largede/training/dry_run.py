@@ -1,12 +1,15 @@
 """One made step of the largest shape a recipe can produce, before data is touched, so that memory fails in a minute.
 
-Every row is as long as the limits allow. Of each side only two chunks are computed, the second on top of what the first
-left behind; the loss sees all rows. The optimizer steps with learning rate 0 and then forgets, so nothing remains.
+Of each side only two chunks are computed, one of rows at the limit and one filled to the brim, the second on top of
+what the first left behind; the loss sees all rows. The optimizer steps with learning rate 0 and then forgets, so
+nothing remains.
 """
 
 import contextlib
+import os
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,8 +23,12 @@ from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoint import client_optimizer
 from largede.training.collectives import rank, world_size
 from largede.training.gradcache import GradCacheStep
+from largede.training.plan import Machine, predict
+
+T = TypeVar("T")
 
 CHUNKS_PER_SIDE = 2
+ORDINARY_TOKEN = 5
 COUNTERS = ("global_steps", "global_samples", "micro_steps")
 
 
@@ -42,17 +49,26 @@ def dry_run(engine: Any, recipe: Recipe) -> str:
     started = time.perf_counter()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    try:
-        take_step(engine, recipe)
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise out_of_memory(error, recipe) from None
+    naming_the_plan(recipe, lambda: take_step(engine, recipe))
     took = f"the largest step fits ({time.perf_counter() - started:.1f} s"
     if torch.cuda.is_available():
         took += f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on this GPU"
         torch.cuda.empty_cache()
     return f"dry run: {took})"
+
+
+def naming_the_plan(recipe: Recipe, work: Callable[[], T]) -> T:
+    """Do `work`; where it runs out of memory, say so with the plan's numbers.
+
+    Raises:
+        MachineError: this rank ran out of memory.
+    """
+    try:
+        return work()
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise out_of_memory(error, recipe) from None
 
 
 def take_step(engine: Any, recipe: Recipe) -> None:
@@ -79,13 +95,13 @@ def forget(optimizer: torch.optim.Optimizer) -> None:
 
 
 def largest_batch(recipe: Recipe) -> RankBatch:
-    """This rank's rows with every text at its limit and every pair with all its hard negatives."""
+    """This rank's rows with every pair's hard negatives, in the lengths that take most memory."""
     B = len(BatchPlan(recipe.batch.queries, world_size()).rows(rank()))
     M = B * recipe.data.hard_negatives
     return RankBatch(
         step=0,
-        queries=rows_of_length(B, recipe.data.max_query_tokens),
-        passages=rows_of_length(B + M, recipe.data.max_passage_tokens),
+        queries=longest_rows(B, recipe.data.max_query_tokens, recipe.batch.chunk_tokens),
+        passages=longest_rows(B + M, recipe.data.max_passage_tokens, recipe.batch.chunk_tokens),
         query_keys=np.arange(3 * B, dtype=np.int64).reshape(B, 3),
         answer_keys=np.empty((B, 0), dtype=np.int64),
         negative_keys=np.arange(3 * M, dtype=np.int64).reshape(M, 3) + 3 * B,
@@ -94,24 +110,39 @@ def largest_batch(recipe: Recipe) -> RankBatch:
     )
 
 
-def rows_of_length(rows: int, tokens: int) -> TokenRows:
-    """Rows of some ordinary token, repeated."""
-    return TokenRows(np.full(rows * tokens, 5, dtype=np.int32), np.arange(rows + 1, dtype=np.int64) * tokens)
+def longest_rows(rows: int, limit: int, budget_tokens: int) -> TokenRows:
+    """One chunk of rows at the limit, whose attention is the largest; others of the length that fills a chunk best."""
+    at_limit = min(rows, max(1, budget_tokens // limit))
+    filling = min(limit, budget_tokens // -(-budget_tokens // limit))
+    lengths = np.full(rows, filling, dtype=np.int64)
+    lengths[:at_limit] = limit
+    offsets = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths)])
+    return TokenRows(np.full(offsets[-1], ORDINARY_TOKEN, dtype=np.int32), offsets)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    # Without a GPU torch raises a plain RuntimeError.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # On a CPU, in cuBLAS and in NCCL it is a plain RuntimeError.
+    return any(words in str(error) for words in ("can't allocate memory", "out of memory", "ALLOC_FAILED", "calloc"))
+
+
+def this_machine() -> Machine:
+    gpus, own = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size())
+    nodes = gpus // own if gpus % own == 0 else 1
+    if not torch.cuda.is_available():
+        return Machine(gpus=gpus, nodes=nodes, device="cpu")
+    total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
+    return Machine(gpus=gpus, nodes=nodes, gpu_gib=total / 2**30)
 
 
 def out_of_memory(error: BaseException, recipe: Recipe) -> MachineError:
-    from largede.training.plan import Machine, predict
-
-    machine = Machine(gpus=world_size(), device="gpu" if torch.cuda.is_available() else "cpu")
     expected = "memory for the largest step"
     # A backbone that is no T5 has no plan.
     with contextlib.suppress(ModelError):
-        expected = "\n".join(["memory for what the plan predicts per rank:", *predict(recipe, machine).memory_lines()])
+        expected = "\n".join(
+            ["memory for what the plan predicts per rank:", *predict(recipe, this_machine()).memory_lines()]
+        )
     return MachineError(
         f"the largest step of this recipe does not fit: {str(error).splitlines()[0]}",
         expected=expected,

@@ -18,14 +18,6 @@ from largede.training.deepspeed_settings import checked_settings
 from largede.training.optimizers import build_optimizer
 from largede.training.slices import flat_groups
 
-OWNED_BY_RECIPE = {
-    "train_batch_size": "batch.queries",
-    "train_micro_batch_size_per_gpu": "batch.queries",
-    "gradient_accumulation_steps": "batch.chunk_tokens",
-    "optimizer": "optimizer.name",
-    "scheduler": "optimizer.schedule",
-    "gradient_clipping": "optimizer.clip_norm",
-}
 GROUP_TIMEOUT = timedelta(minutes=60)
 
 
@@ -112,11 +104,6 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
     """The JSON file named by the recipe, completed by what the recipe owns."""
     path = find_deepspeed_file(recipe.engine.deepspeed)
     config = read_deepspeed_file(recipe.engine.deepspeed)
-    for key, owner in OWNED_BY_RECIPE.items():
-        if key in config:
-            raise RecipeError(
-                f"{path.name} sets {key}", expected=f"{owner} of the recipe to own it", mend=f"remove {key} there"
-            )
     stage = config.get("zero_optimization", {}).get("stage", 0)
     if stage == 0 and config.get("bf16", {}).get("enabled"):
         raise RecipeError(

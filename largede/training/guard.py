@@ -50,10 +50,13 @@ class CollapseGuard:
         self.seen = 0
 
     def sees_collapse(self, step: int, spread: dict[str, Spread]) -> str | None:
-        """What is wrong, in words, or None. Fresh weights start collapsed, so steps before `from_step` do not count."""
+        """What is wrong, in words, or None; said once until it is over.
+
+        Fresh weights start collapsed, so steps before `from_step` do not count.
+        """
         found = [text for side, figures in spread.items() if (text := self._verdict(side, figures))]
         self.seen = self.seen + 1 if found and step >= self.from_step else 0
-        return found[0] if self.seen >= 2 else None
+        return found[0] if self.seen == 2 else None
 
     def _verdict(self, side: str, spread: Spread) -> str | None:
         if spread.mean_cosine > self.config.collapse_cosine:

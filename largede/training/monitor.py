@@ -43,7 +43,7 @@ class Monitor:
         cut, texts = sum_over_ranks(
             torch.tensor([self.run_cut_texts, self.run_texts], dtype=torch.float64, device=group_device())
         ).tolist()
-        return f"{100 * cut / max(1.0, texts):.1f} % of the texts were cut at the limits"
+        return f"{100 * cut / max(1.0, texts):.1f} % of the texts read were cut at the limits"
 
     def _start_interval(self) -> None:
         self.since_s = time.perf_counter()

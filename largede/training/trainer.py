@@ -1,7 +1,9 @@
 """The training loop: next batch, step, optimizer, log, save."""
 
+import json
 import math
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -11,17 +13,20 @@ from typing import Any
 
 import torch
 
+from largede.config.deepspeed import read_deepspeed_file
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, TrainingError
-from largede.files import writing
+from largede.files import fingerprint_of, writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
+from largede.provenance import library_versions
 from largede.streams.batches import PairBatches
 from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.adafactor import update_by_kind
 from largede.training.checkpoint import (
     CheckpointState,
+    StreamPlace,
     client_optimizer,
     load_checkpoint,
     read_state,
@@ -31,7 +36,7 @@ from largede.training.checkpoint import (
 )
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.construct import build_filled_engine
-from largede.training.dry_run import dry_run
+from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
@@ -77,10 +82,11 @@ class Trainer:
         vocabulary = shape.vocabulary if shape else None
         tokenizer = all_or_none(lambda: load_tokenizer(self.tokenizer_name, vocabulary=vocabulary))
         self.batches = all_or_none(lambda: self.open_batches(0))
-        refuse_disagreement(recipe, self.batches.index.fingerprint)
+        self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
+        refuse_disagreement(recipe, self.batches.index.fingerprint, self.tokenizer_fingerprint)
         self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
-        self.engine = build_filled_engine(recipe)
+        self.engine = naming_the_plan(recipe, lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
         self.skipped_batches = 0
@@ -142,6 +148,15 @@ class Trainer:
         self.monitor.close()
         return saved
 
+    def discard(self, checkpoint: Path) -> None:
+        """Remove a checkpoint that was written amid a spike, or a restart would continue from it. Collective."""
+
+        def remove() -> None:
+            if rank() == 0:
+                shutil.rmtree(checkpoint, ignore_errors=True)
+
+        all_or_none(remove)
+
     def open_stream(self) -> None:
         """Read on from where the steps done, and batches left out by rewinds, have come to."""
         self.batches = self.open_batches(self.steps_done + self.skipped_batches)
@@ -197,8 +212,12 @@ class Trainer:
         return guard.on_spike == "rewind" and self.rewind()
 
     def rewind(self) -> bool:
-        """Go back to the newest sound checkpoint and leave out the batches since. Collective."""
+        """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
+        before_spike = self.steps_done - self.recipe.guard.spike_patience
         for path, state in sound_checkpoints(self.checkpoints):
+            if state.step > before_spike:
+                self.discard(path)
+                continue
             load_checkpoint(self.engine, path, state)
             left_out = self.steps_done - state.step
             self.skipped_batches += left_out
@@ -208,7 +227,7 @@ class Trainer:
             self.spikes.begin()
             self.monitor.rewind(state.step, f"back to {path.name}; the {left_out} batches since are left out")
             return True
-        self.monitor.remark(self.steps_done, "there is no checkpoint to go back to yet: going on")
+        self.monitor.remark(self.steps_done, "there is no checkpoint from before it to go back to: going on")
         return False
 
     def next_batch(self) -> RankBatch:
@@ -240,8 +259,7 @@ class Trainer:
             self.recipe,
             self.steps_done,
             self.checkpoints,
-            data_fingerprint=self.batches.index.fingerprint,
-            skipped_batches=self.skipped_batches,
+            StreamPlace(self.batches.index.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds),
         )
 
     def leave(self) -> None:
@@ -252,10 +270,10 @@ class Trainer:
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
         for path, state in sound_checkpoints(self.checkpoints):
-            refuse_other_run(self.recipe, self.batches.index.fingerprint, path, state)
+            refuse_other_run(self.recipe, self.batches.index.fingerprint, self.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
             self.say(f"continuing from {path}")
-            self.skipped_batches = state.skipped_batches
+            self.skipped_batches, self.rewinds = state.skipped_batches, state.rewinds
             return state.step
         if self.recipe.run.start_from:
             path = Path(self.recipe.run.start_from)
@@ -291,17 +309,35 @@ class StopRequest:
         return any_over_ranks(self.received, group_device())
 
 
-def refuse_disagreement(recipe: Recipe, data_fingerprint: str) -> None:
-    """Stop all ranks when one was given another recipe or other data. Collective."""
-    views = objects_of_ranks((recipe_to_yaml(recipe), data_fingerprint))
-    for other, view in enumerate(views):
-        if view != views[0]:
-            what = "recipe" if view[0] != views[0][0] else "data"
-            raise TrainingError(
-                f"rank {other} has another {what} than rank 0",
-                expected="the same on every host",
-                mend="copy the recipe and the shards to all hosts, or use a shared folder",
-            )
+def refuse_disagreement(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> None:
+    """Stop all ranks when one was given something else than the others, be it under the same name. Collective."""
+    views = objects_of_ranks(all_or_none(lambda: what_is_read(recipe, data_fingerprint, tokenizer_fingerprint)))
+    for other, its_view in enumerate(views):
+        for what, content in its_view.items():
+            if content != views[0][what]:
+                raise TrainingError(
+                    f"rank {other} has another {what} than rank 0",
+                    expected="the same on every host",
+                    mend="copy recipe, shards and all they name to all hosts, or use a shared folder",
+                )
+
+
+def what_is_read(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, str]:
+    """What this rank found under the names in the recipe, by what it is."""
+    start = recipe.run.start_from
+    return {
+        "recipe": recipe_to_yaml(recipe),
+        "data": data_fingerprint,
+        "tokenizer": tokenizer_fingerprint,
+        "DeepSpeed file": json.dumps(read_deepspeed_file(recipe.engine.deepspeed), sort_keys=True),
+        "checkpoint in run.start_from": json.dumps(asdict(read_state(Path(start))), sort_keys=True) if start else "",
+        "set of library versions": json.dumps(library_versions(), sort_keys=True),
+    }
+
+
+def fingerprint_of_tokenizer(tokenizer: Any) -> str:
+    """Of its pieces and their numbers."""
+    return fingerprint_of(sorted(tokenizer.get_vocab().items()))
 
 
 # What may change between two parts of a run without making it another run.
@@ -325,10 +361,13 @@ FREE_TO_CHANGE = frozenset(
 )
 
 
-def refuse_other_run(recipe: Recipe, data_fingerprint: str, path: Path, state: CheckpointState) -> None:
+def refuse_other_run(
+    recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str, path: Path, state: CheckpointState
+) -> None:
     """Refuse to continue a run under settings that would make it another run; the engine's are free to change."""
-    before = {**dotted_settings(recipe_of(state)), "the data's fingerprint": state.data_fingerprint}
-    now = {**dotted_settings(recipe), "the data's fingerprint": data_fingerprint}
+    data, tokens = "the data's fingerprint", "the tokenizer's fingerprint"
+    before = {**dotted_settings(recipe_of(state)), data: state.data_fingerprint, tokens: state.tokenizer_fingerprint}
+    now = {**dotted_settings(recipe), data: data_fingerprint, tokens: tokenizer_fingerprint}
     changed = [
         n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith(("engine.", "guard."))
     ]

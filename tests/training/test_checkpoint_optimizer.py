@@ -20,7 +20,7 @@ from test_adafactor import FACTORS, OFFLOADED, worst_difference
 
 from largede.errors import CheckpointError
 from largede.training.adafactor import PlainAdafactor
-from largede.training.checkpoint import load_checkpoint, read_state, save_checkpoint
+from largede.training.checkpoint import StreamPlace, load_checkpoint, read_state, save_checkpoint
 from largede.training.optimizers import parameter_groups, set_learning_rate
 
 SAVED_AT, END = 4, 8
@@ -33,7 +33,7 @@ def write(folder: str, stage: int, zero: dict[str, Any]) -> None:
     recipe = made_recipe(Path(folder), stage, zero, optimizer__rate_factors=FACTORS)
     engine = made_engine(recipe)
     take_steps(engine, range(SAVED_AT))
-    save_checkpoint(engine, recipe, SAVED_AT, Path(folder) / f"from-{stage}", data_fingerprint="none")
+    save_checkpoint(engine, recipe, SAVED_AT, Path(folder) / f"from-{stage}", StreamPlace("none"))
     engine.destroy()
 
 
@@ -89,7 +89,7 @@ def freeze_and_lack(folder: str) -> dict[str, Any]:
         recipe = made_recipe(base, 3, optimizer__rate_factors=factors)
         engine = made_engine(recipe)
         take_steps(engine, range(2))
-        path = save_checkpoint(engine, recipe, 2, base / name, data_fingerprint="none")
+        path = save_checkpoint(engine, recipe, 2, base / name, StreamPlace("none"))
         answers[f"{name} files"] = sorted(read_state(path).files)
         engine.destroy()
     engine = made_engine(made_recipe(base, 3))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from batches_for_tests import small_recipe
 
+from largede.streams.chunks import make_chunks
 from largede.training.dry_run import largest_batch
 
 # In a process of its own with little address space left, as a small machine would have.
@@ -33,12 +34,15 @@ leave_ranks(all_ranks_leave=True)
 """
 
 
-def test_the_largest_batch_has_every_text_at_its_limit(tmp_path: Path) -> None:
+def test_the_largest_batch_holds_the_longest_texts_and_the_fullest_chunk(tmp_path: Path) -> None:
+    # A budget of 60 tokens holds two passages of 24, or three of 20; four queries of 15 rather than three of 16.
     recipe = small_recipe(tmp_path, data__hard_negatives=2)
     batch = largest_batch(recipe)
     assert len(batch) == recipe.batch.queries
-    assert set(batch.queries.lengths) == {recipe.data.max_query_tokens}
-    assert set(batch.passages.lengths) == {recipe.data.max_passage_tokens}
+    assert batch.queries.lengths.tolist() == [16] * 3 + [15] * 11
+    assert batch.passages.lengths.tolist() == [24] * 2 + [20] * 40
+    chunks = [chunk.computed_tokens for chunk in make_chunks(batch.passages, 60)[:2]]
+    assert chunks == [48, 60]
     assert len(batch.passages) == 3 * recipe.batch.queries
     assert len(set(batch.query_keys.flatten()) | set(batch.negative_keys.flatten())) == 9 * recipe.batch.queries
 

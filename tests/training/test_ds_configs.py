@@ -11,11 +11,12 @@ from batches_for_tests import MadeBatch, small_recipe
 from ranks import run_on_ranks
 
 from largede.config.batch import BatchPlan
+from largede.config.deepspeed import OWNED_BY_RECIPE, find_deepspeed_file
 from largede.config.load import with_settings
 from largede.errors import RecipeError
 from largede.files import write_json
 from largede.models.build import build_dual_encoder
-from largede.training.engine import OWNED_BY_RECIPE, build_engine, deepspeed_config, find_deepspeed_file
+from largede.training.engine import build_engine, deepspeed_config
 from largede.training.gradcache import GradCacheStep
 from largede.training.slices import flat_groups
 

@@ -67,8 +67,11 @@ def test_a_collapse_is_seen_twice_in_a_row_and_after_the_warm_up() -> None:
     assert guard.sees_collapse(110, wide) is None
     assert guard.sees_collapse(120, narrow) is None
     assert "mean cosine of 0.990" in (guard.sees_collapse(130, narrow) or "")
+    assert guard.sees_collapse(140, narrow) is None, "said already"
     flat = {"passages": Spread(64, 0.1, 2.0)}
-    assert "span 2.0 directions" in (guard.sees_collapse(140, flat) or "")
+    assert guard.sees_collapse(150, wide) is None
+    assert guard.sees_collapse(160, flat) is None
+    assert "span 2.0 directions" in (guard.sees_collapse(170, flat) or "")
     assert CollapseGuard(GuardConfig(), from_step=0).sees_collapse(5, {"queries": Spread(4, 0.1, 3.0)}) is None
 
 

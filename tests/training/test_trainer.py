@@ -15,6 +15,7 @@ from batches_for_tests import small_recipe
 from conftest import MadeWorld
 from ranks import run_on_ranks
 
+from data_tools.vocabulary import write_vocabulary
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, MachineError, RecipeError, TrainingError
 from largede.training import checkpoint as checkpoint_module
@@ -130,6 +131,16 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     answer["other batch"] = error_of(recipe_for(world, path, "through", batch__queries=32))
     answer["other rate"] = error_of(recipe_for(world, path, "through", optimizer__learning_rate=0.02))
     (path / "a file").write_text("in the way")
+    other_words = path / "other-words"
+    if dist.get_rank() == 0:
+        write_vocabulary([world.pairs], other_words, 200)
+    dist.barrier()
+    answer["other words"] = error_of(recipe_for(world, path, "through", model__tokenizer=str(other_words)))
+    own_words = str(other_words) if dist.get_rank() else str(world.vocabulary)
+    link = path / f"words-of-{dist.get_rank()}"
+    link.symlink_to(own_words)
+    answer["ranks with other words"] = ranks_with_other_words(world, path)
+    answer["no start"] = error_of(recipe_for(world, path, "unstarted", run__start_from=str(path / "nothing")))
     answer["no folder"] = error_of(recipe_for(world, path, "a file/run"))
     answer["other model"] = error_of(recipe_for(world, path, "fresh", model__layout="ade", run__start_from=newest))
     answer["nan"] = error_of(recipe_for(world, path, "nan", optimizer__learning_rate=1e38))
@@ -144,7 +155,7 @@ SPIKE = {"guard__spike_window": 4, "guard__spike_patience": 2, "run__steps": 10,
 
 
 def spiking(world: MadeWorld, folder: Path, out: str, on_spike: str) -> tuple[Trainer, list[str]]:
-    """A run whose batches 6 and 7 seem to have ten times the loss."""
+    """A run whose batches 7 and 8 seem to have ten times the loss: a checkpoint is written between them."""
     settings = {**SPIKE, "run__out": str(folder / out), "guard__on_spike": on_spike}
     lines: list[str] = []
     trainer = Trainer(recipe_for(world, folder, out, **settings), lines.append)
@@ -152,7 +163,7 @@ def spiking(world: MadeWorld, folder: Path, out: str, on_spike: str) -> tuple[Tr
 
     def step(batch: Any) -> Any:
         report = original(batch)
-        factor = 10.0 if batch.step in (6, 7) else 1.0
+        factor = 10.0 if batch.step in (7, 8) else 1.0
         return replace(report, score=replace(report.score, loss=factor * report.score.loss))
 
     step.has_dropout = original.has_dropout  # type: ignore[attr-defined]
@@ -184,6 +195,22 @@ def error_of_spike(world: MadeWorld, folder: Path) -> str:
     finally:
         trainer.engine.destroy()
     return "no error"
+
+
+def ranks_with_other_words(world: MadeWorld, folder: Path) -> str:
+    """Both ranks name the same tokenizer; what they find there differs, as on hosts with folders of their own."""
+    from largede.training import trainer as trainer_module
+
+    original = trainer_module.load_tokenizer
+
+    def of_this_host(name: str, **kwargs: Any) -> Any:
+        return original(folder / f"words-of-{dist.get_rank()}", **kwargs)
+
+    trainer_module.load_tokenizer = of_this_host  # type: ignore[assignment]
+    try:
+        return error_of(recipe_for(world, folder, "words"))
+    finally:
+        trainer_module.load_tokenizer = original
 
 
 def full_disk(recipe: Recipe) -> str:
@@ -253,16 +280,16 @@ def test_the_dry_run_leaves_no_trace(story: tuple[Path, dict[str, Any]]) -> None
 
 def test_a_spike_rewinds_and_leaves_its_batches_out(story: tuple[Path, dict[str, Any]]) -> None:
     folder, answer = story
-    assert any("step 8: warning: the loss has been above 2 times" in line for line in answer["rewound"])
-    assert any("back to step-00000006; the 2 batches since are left out" in line for line in answer["rewound"])
+    assert any("step 9: warning: the loss has been above 2 times" in line for line in answer["rewound"])
+    assert any("back to step-00000006; the 3 batches since are left out" in line for line in answer["rewound"])
     for step in (6, 10):  # saved at once, so that a restart does not meet the spike again
         state = read_state(folder / f"rewound/checkpoints/step-{step:08d}")
-        assert (state.step, state.skipped_batches) == (step, 2)
+        assert (state.step, state.skipped_batches) == (step, 3)
     before = read_state(folder / "rewound/checkpoints/step-00000004")
-    assert before.skipped_batches == 0
+    assert (before.skipped_batches, state.rewinds) == (0, 1)
     expected, found = weights(folder / "left out", 10), weights(folder / "rewound", 10)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
-    assert answer["stopped by a spike"].startswith("step 8: the loss has been above 2 times")
+    assert answer["stopped by a spike"].startswith("step 9: the loss has been above 2 times")
 
 
 def test_a_signal_on_one_rank_saves_and_leaves_all(story: tuple[Path, dict[str, Any]]) -> None:
@@ -289,6 +316,9 @@ def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]])
     assert "Not a directory" in answer["no folder"] and "to mend:" in answer["no folder"]
     assert "is of another model" in answer["other model"]
     assert "rank 1 has another recipe" in answer["ranks disagree"]
+    assert "rank 1 has another tokenizer" in answer["ranks with other words"]
+    assert "the tokenizer's fingerprint is" in answer["other words"]
+    assert "is no checkpoint" in answer["no start"] and not (folder / "unstarted/checkpoints").exists()
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_pairs(story: tuple[Path, dict[str, Any]]) -> None:

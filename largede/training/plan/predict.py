@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from largede.config.batch import BatchPlan
+from largede.config.deepspeed import read_deepspeed_file
 from largede.config.recipe import Recipe
 from largede.errors import RecipeError
+from largede.training.deepspeed_settings import checked_settings
 from largede.training.plan.duration import BYTES_PER_TOKEN, StepTime, mean_tokens, step_time
 from largede.training.plan.machine import GIB, Machine
 from largede.training.plan.memory import Bytes, Setup, bytes_at_moments, host_bytes, setup_of
@@ -98,6 +100,7 @@ def predict(recipe: Recipe, machine: Machine) -> Plan:
         ModelError: a backbone whose shape is not known.
     """
     BatchPlan(recipe.batch.queries, machine.gpus)  # refuses a batch that is smaller than the ranks
+    checked_settings(read_deepspeed_file(recipe.engine.deepspeed), recipe)  # refuses what would train wrongly
     setup = setup_of(recipe, machine)
     refuse_impossible(setup)
     return Plan(
