@@ -18,6 +18,7 @@ from largede.files import write_json
 from largede.models.build import build_dual_encoder
 from largede.training.engine import build_engine, deepspeed_config
 from largede.training.gradcache import GradCacheStep
+from largede.training.plan import Machine, predict
 from largede.training.slices import flat_groups
 
 SHIPPED = sorted(p.name for p in find_deepspeed_file("zero3.json").parent.glob("*.json"))
@@ -144,6 +145,29 @@ def test_a_file_that_sets_what_the_recipe_owns_is_refused(key: str, tmp_path: Pa
     recipe = with_settings(small_recipe(tmp_path), engine__deepspeed=str(path))
     with pytest.raises(RecipeError, match=f"sets {key}"):
         deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"zero_optimization": {"stage": 5}}, "stage is 5"),
+        ({"zero_optimization": {"stage": "auto"}}, "stage is 'auto'"),
+        ({"zero_optimization": [3]}, "zero_optimization is"),
+        ({"zero_optimization": {"stage": 3, "offload_optimizer": True}}, "offload_optimizer is True"),
+        ({"fp16": {"enabled": True}}, "enables fp16"),
+        ([1], "holds no object"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_refused_by_training_and_by_the_plan(
+    content: Any, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "ds.json"
+    path.write_text(json.dumps(content))
+    recipe = with_settings(small_recipe(tmp_path), engine__deepspeed=str(path))
+    with pytest.raises(RecipeError, match=message):
+        deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
+    with pytest.raises(RecipeError, match=message):
+        predict(recipe, Machine(gpus=1))
 
 
 def test_clipping_is_off_unless_asked_for(tmp_path: Path) -> None:
