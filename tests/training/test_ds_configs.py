@@ -1,6 +1,7 @@
 """Every shipped DeepSpeed file takes a step on two ranks, with float32 masters, and sets nothing the recipe owns."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,8 @@ def has_async_io() -> bool:
 def test_parameters_on_nvme_train_like_parameters_in_memory(tmp_path: Path) -> None:
     if not has_async_io():
         pytest.skip("libaio-dev and g++ are needed for DeepSpeed's async_io operator")
+    if not os.environ.get("LARGEDE_TEST_NVME"):
+        pytest.skip("builds DeepSpeed's async_io operator, which takes minutes: set LARGEDE_TEST_NVME=1")
     names = ["zero3_bf16_offload_parameters.json", *NVME]
     # DeepSpeed leaves what is smaller than 1 MiB in memory, so the smoke model would not touch the disk.
     found = run_on_ranks(2, one_step_each, tmp_path, str(tmp_path), names, "quickstart")[0]
