@@ -148,8 +148,9 @@ def extras_table(results: list[Result]) -> str:
     for name, extra in EXTRAS.items():
         these = [r for r in results if r.question.name == name]
         share = shown([r.answer.share for r in these], max, ".2f")
-        zeros = ", ".join(str(z) for z in extra.zeros)
-        ranks = ", ".join(str(w) for w in extra.ranks)
+        # What was run, not what exists: the two differ while the command is interrupted.
+        zeros = ", ".join(str(z) for z in sorted({r.question.case.zero for r in these})) or "–"
+        ranks = ", ".join(str(w) for w in sorted({r.question.case.ranks for r in these})) or "–"
         rows.append([name, extra.sentence, zeros, ranks, len(these), worst(these), share, worst_loss(these)])
     head = ["row", "what is set", "ZeRO", "ranks", "cases", "worst gradient", "share of its tolerance", "worst loss"]
     return table(head, rows)
