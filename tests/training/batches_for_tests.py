@@ -35,6 +35,13 @@ class MadeBatch:
         self.positives = made_rows(generator, pairs, 21)
         self.negative_counts = generator.integers(0, hard_negatives + 1, pairs)
         self.negatives = made_rows(generator, int(self.negative_counts.sum()), 21)
+        self.mark_right_answers(pairs)
+
+    def mark_right_answers(self, pairs: int) -> None:
+        """Keys (see `largede.streams.tokenise.RankBatch`) with right answers among the negatives, to be masked.
+
+        Copies of a passage, of a query, of a positive among the hard negatives; known answers of two queries.
+        """
         self.query_keys = np.arange(3 * pairs).reshape(pairs, 3)
         self.query_keys[1, 0] = self.query_keys[0, 0]
         self.query_keys[pairs - 1, 2] = self.query_keys[2, 2]
@@ -44,8 +51,7 @@ class MadeBatch:
         self.answer_keys[8] = (self.query_keys[0, 1], 10_001)
         self.negative_keys = np.full((len(self.negatives), 3), UNKNOWN_KEY)
         self.negative_keys[:, 0] = 10_000 + np.arange(len(self.negatives))
-        if len(self.negatives):
-            self.negative_keys[0, 0] = self.query_keys[3, 0]
+        self.negative_keys[:1, 0] = self.query_keys[3, 0]
 
     def of_rank(self, rank: int, world: int) -> RankBatch:
         rows = BatchPlan(len(self.queries), world).rows(rank)

@@ -4,7 +4,6 @@ import numpy as np
 from batches_for_tests import MadeBatch
 
 from exactness.factors import Case
-from largede.objectives.contrastive import UNKNOWN_KEY
 from largede.streams.chunks import TokenRows
 
 VOCABULARY = 48
@@ -16,9 +15,6 @@ EVEN_QUERIES = 24
 """Divided by 1, 2, 3 and 4 ranks it leaves an even number, which two chunks halve."""
 RAGGED_QUERIES = 25
 """One more than a multiple of 2, 3 and 4: one rank holds a row more than the others."""
-
-COPIES_FOR_EACH_QUERY = 3
-"""Key columns of a query; see `largede.streams.tokenise.RankBatch`."""
 
 
 class CaseBatch(MadeBatch):
@@ -40,16 +36,7 @@ class CaseBatch(MadeBatch):
         self.queries = rows_of(generator, pairs, QUERY_TOKENS, has_one_length)
         self.positives = rows_of(generator, pairs, PASSAGE_TOKENS, has_one_length)
         self.negatives = rows_of(generator, int(self.negative_counts.sum()), PASSAGE_TOKENS, has_one_length)
-        self.query_keys = np.arange(COPIES_FOR_EACH_QUERY * pairs).reshape(pairs, -1)
-        self.query_keys[1, 0] = self.query_keys[0, 0]
-        self.query_keys[pairs - 1, 2] = self.query_keys[2, 2]
-        self.query_keys[4:7, 1] = UNKNOWN_KEY
-        self.answer_keys = np.full((pairs, 2), UNKNOWN_KEY)
-        self.answer_keys[5, 0] = self.query_keys[7, 0]
-        self.answer_keys[8] = (self.query_keys[0, 1], 10_001)
-        self.negative_keys = np.full((len(self.negatives), COPIES_FOR_EACH_QUERY), UNKNOWN_KEY)
-        self.negative_keys[:, 0] = 10_000 + np.arange(len(self.negatives))
-        self.negative_keys[:1, 0] = self.query_keys[3, 0]
+        self.mark_right_answers(pairs)
 
 
 def rows_of(generator: np.random.Generator, rows: int, longest: int, has_one_length: bool) -> TokenRows:

@@ -62,6 +62,13 @@ EXTRAS: dict[str, Extra] = {
     "margin": Extra("`loss.margin: 0.05`", settings={"loss__margin": 0.05}, dropouts=(False,)),
     "scores in blocks": Extra("`loss.block_scores: 100`", settings={"loss__block_scores": 100}, dropouts=(False,)),
     "parameters resident": Extra("`engine.parameters: resident`", (3,), {"engine__parameters": "resident"}),
+    "packed attention": Extra(
+        "`engine.attention: packed`, without dropout (its chunks are others than the twin's)",
+        (0, 1, 2, 3),
+        {"engine__attention": "packed"},
+        dropouts=(False,),
+        layouts=("sde", "ade", "ade-ste", "ade-fte", "ade-spl"),
+    ),
     "optimizer offloaded": Extra("`offload_optimizer: cpu`", deepspeed=OFFLOADED, layouts=("sde", "ade", "ade-fte")),
     "hpZ": Extra(
         "`zero_hpz_partition_size: 2`",
