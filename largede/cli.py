@@ -5,11 +5,11 @@ Nothing heavy is imported before a verb runs: `largede --help` needs neither tor
 
 import argparse
 import os
-import sys
 from pathlib import Path
+from typing import NoReturn
 
 from largede.errors import RecipeError
-from largede.verbs import Verb, positive, run_verbs
+from largede.verbs import Verb, enter, positive, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -218,5 +218,10 @@ def main(argv: list[str] | None = None) -> int:
     return run_verbs("largede", "Train, evaluate and ship large T5 dual encoders.", VERBS, argv)
 
 
+def run() -> NoReturn:
+    """What the command `largede` is."""
+    enter(main)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -1,9 +1,12 @@
 """How a command line made of verbs is parsed and run; shared by `largede` and `largede-data`."""
 
 import argparse
+import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 from largede import __version__
 from largede.errors import LargedeError, MachineError
@@ -53,6 +56,30 @@ def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[
         print(f"{program} {args.verb}: interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def enter(main: Callable[[], int]) -> NoReturn:
+    """Run `main` as this process and leave with its status, without taking the interpreter apart.
+
+    The threads of a gloo group live on after `destroy_process_group`. Now and then one wakes while the interpreter
+    shuts down, which aborts the process: a finished run would count as failed.
+    """
+    try:
+        status = main()
+    except SystemExit as leaving:
+        status = status_of(leaving)
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(BrokenPipeError, ValueError):  # the reader has left, or the stream was closed
+            stream.flush()
+    os._exit(status)
+
+
+def status_of(leaving: SystemExit) -> int:
+    """As the interpreter sees it: no code is success, a text is printed and is failure."""
+    if leaving.code is None or isinstance(leaving.code, int):
+        return leaving.code or 0
+    print(leaving.code, file=sys.stderr)
+    return 1
 
 
 def positive(text: str) -> int:

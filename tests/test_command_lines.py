@@ -94,6 +94,26 @@ def test_a_file_where_a_folder_is_wanted_is_one_message(
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [("return 0", 0), ("return 2", 2), ("sys.exit()", 0), ("sys.exit(75)", 75), ("sys.exit('no')", 1), ("1 / 0", 1)],
+)
+def test_the_status_survives_what_the_interpreter_meets_on_its_way_out(body: str, status: int) -> None:
+    """As gloo's threads may abort it there. What was printed arrives all the same."""
+    code = f"""
+import atexit, os, sys
+from largede.verbs import enter
+def main():
+    {"" if body == "1 / 0" else "atexit.register(os.abort)"}
+    print("said")
+    {body}
+enter(main)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (status, "said\n"), done.stderr
+    assert ("no" in done.stderr) == ("no" in body) and ("ZeroDivisionError" in done.stderr) == ("1 / 0" in body)
+
+
 @pytest.mark.parametrize("value", ["0", "-3", "many", "1.5"])
 def test_a_count_is_a_whole_number_above_zero(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     from largede.cli import main

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -111,7 +111,7 @@ class PairBatches(Generic[T]):
         """Passes over the data finished before `step`, as a fraction."""
         return self._stream.order.epochs(step)
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Generator[T, None, None]:
         for prepared in self._prepared():
             self._note_damage(prepared.damaged)
             if prepared.error is not None:

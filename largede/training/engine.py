@@ -49,9 +49,10 @@ def join_ranks(engine: EngineConfig) -> None:
 
 
 def leave_ranks(*, all_ranks_leave: bool) -> None:
-    """End the process group: gloo's threads, left alone, now and then abort the interpreter while it shuts down.
+    """End the process group, so that peers of a rank that leaves see a closed connection at once.
 
-    When only this rank may be leaving (an error), an NCCL group is left to the launcher: ending it could wait for ever.
+    Its threads may live on; a rank's process ends by `largede.verbs.enter`, which does not mind them. When only this
+    rank may be leaving (an error), an NCCL group is left to the launcher: ending it could wait for ever.
     """
     group = torch.distributed
     if group.is_initialized() and (all_ranks_leave or group.get_backend() == "gloo"):

@@ -145,8 +145,13 @@ class Trainer:
                 self.leave()
         took = duration(time.perf_counter() - started)
         self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
-        self.monitor.close()
+        self.close()
         return saved
+
+    def close(self) -> None:
+        """End the loader's processes and write out the last figures."""
+        self.stream.close()
+        self.monitor.close()
 
     def discard(self, checkpoint: Path) -> None:
         """Remove a checkpoint that was written amid a spike, or a restart would continue from it. Collective."""
@@ -263,7 +268,7 @@ class Trainer:
         )
 
     def leave(self) -> None:
-        self.monitor.close()
+        self.close()
         self.say(f"stopped by a signal after step {self.steps_done}; saved; start the same command to continue")
         raise SystemExit(EXIT_SAVED_ON_SIGNAL)
 
