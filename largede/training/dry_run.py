@@ -49,7 +49,7 @@ def dry_run(engine: Any, recipe: Recipe) -> str:
     started = time.perf_counter()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    naming_the_plan(recipe, lambda: take_step(engine, recipe))
+    naming_the_plan(recipe, "the largest step", lambda: take_step(engine, recipe))
     took = f"the largest step fits ({time.perf_counter() - started:.1f} s"
     if torch.cuda.is_available():
         took += f", peak {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB on this GPU"
@@ -57,8 +57,8 @@ def dry_run(engine: Any, recipe: Recipe) -> str:
     return f"dry run: {took})"
 
 
-def naming_the_plan(recipe: Recipe, work: Callable[[], T]) -> T:
-    """Do `work`; where it runs out of memory, say so with the plan's numbers.
+def naming_the_plan(recipe: Recipe, what: str, work: Callable[[], T]) -> T:
+    """Do `work`, which makes `what`; where it runs out of memory, say so with the plan's numbers.
 
     Raises:
         MachineError: this rank ran out of memory.
@@ -68,7 +68,7 @@ def naming_the_plan(recipe: Recipe, work: Callable[[], T]) -> T:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        raise out_of_memory(error, recipe) from None
+        raise out_of_memory(error, what, recipe) from None
 
 
 def take_step(engine: Any, recipe: Recipe) -> None:
@@ -131,20 +131,21 @@ def this_machine() -> Machine:
     gpus, own = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size())
     nodes = gpus // own if gpus % own == 0 else 1
     if not torch.cuda.is_available():
-        return Machine(gpus=gpus, nodes=nodes, device="cpu")
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Machine(gpus=gpus, nodes=nodes, gpu_gib=memory * nodes / gpus / 2**30, device="cpu")
     total = torch.cuda.get_device_properties(torch.cuda.current_device()).total_memory
     return Machine(gpus=gpus, nodes=nodes, gpu_gib=total / 2**30)
 
 
-def out_of_memory(error: BaseException, recipe: Recipe) -> MachineError:
-    expected = "memory for the largest step"
+def out_of_memory(error: BaseException, what: str, recipe: Recipe) -> MachineError:
+    expected = f"memory for {what}"
     # A backbone that is no T5 has no plan.
     with contextlib.suppress(ModelError):
         expected = "\n".join(
             ["memory for what the plan predicts per rank:", *predict(recipe, this_machine()).memory_lines()]
         )
     return MachineError(
-        f"the largest step of this recipe does not fit: {str(error).splitlines()[0]}",
+        f"{what} of this recipe does not fit: {str(error).splitlines()[0]}",
         expected=expected,
         mend="lower batch.chunk_tokens, set engine.activation_checkpointing to true, use more GPUs, or ask "
         "`largede plan` which knob to turn",

@@ -86,7 +86,7 @@ class Trainer:
         refuse_disagreement(recipe, self.batches.index.fingerprint, self.tokenizer_fingerprint)
         self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
-        self.engine = naming_the_plan(recipe, lambda: build_filled_engine(recipe))
+        self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
         self.skipped_batches = 0

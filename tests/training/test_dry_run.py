@@ -18,15 +18,21 @@ sys.path[:0] = {paths!r}
 from batches_for_tests import small_recipe
 from largede.training.engine import join_ranks, leave_ranks
 from largede.training.construct import build_filled_engine
-from largede.training.dry_run import dry_run
+from largede.training.dry_run import dry_run, naming_the_plan
 from largede.errors import MachineError
-large = dict(batch__queries=4096, batch__chunk_tokens=524288, data__max_passage_tokens=512)
-recipe = small_recipe(Path({folder!r}), 3, **large)
+
+def leave_600_mib():
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, -1))
+
+recipe = small_recipe(Path({folder!r}), 3, **{settings!r})
 join_ranks(recipe.engine)
-engine = build_filled_engine(recipe)
-used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20, -1))
 try:
+    if {moment!r} == "building":
+        leave_600_mib()
+    engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
+    print("built")
+    leave_600_mib()
     dry_run(engine, recipe)
 except MachineError as error:
     print("refused:", error)
@@ -48,12 +54,28 @@ def test_the_largest_batch_holds_the_longest_texts_and_the_fullest_chunk(tmp_pat
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits the address space of a process")
-def test_too_little_memory_is_one_message_with_the_plans_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("moment", "settings", "what", "largest"),
+    [
+        ("building", {"model__backbone": "gtr-base"}, "the engine", "optimizer"),
+        (
+            "stepping",
+            {"batch__queries": 4096, "batch__chunk_tokens": 524288, "data__max_passage_tokens": 512},
+            "the largest step",
+            "backward",
+        ),
+    ],
+)
+def test_too_little_memory_is_one_message_with_the_plans_numbers(
+    moment: str, settings: dict[str, object], what: str, largest: str, tmp_path: Path
+) -> None:
     tests = Path(__file__).resolve().parents[1]
-    script = SHORT_OF_MEMORY.format(paths=[str(tests), str(tests / "training")], folder=str(tmp_path))
+    paths = [str(tests), str(tests / "training")]
+    script = SHORT_OF_MEMORY.format(paths=paths, folder=str(tmp_path), moment=moment, settings=settings)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert ("built" in done.stdout) == (moment == "stepping")
     said = done.stdout[done.stdout.index("refused:") :]
-    assert "the largest step of this recipe does not fit" in said
-    assert "activations" in said and "GiB" in said
+    assert f"{what} of this recipe does not fit" in said
+    assert f"fullest at: {largest}" in said and "GiB" in said
     assert "batch.chunk_tokens" in said

@@ -19,6 +19,7 @@ from data_tools.vocabulary import write_vocabulary
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, MachineError, RecipeError, TrainingError
 from largede.training import checkpoint as checkpoint_module
+from largede.training import trainer as trainer_module
 from largede.training.checkpoint import SliceReader, read_state
 from largede.training.trainer import EXIT_SAVED_ON_SIGNAL, Trainer
 
@@ -136,10 +137,7 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
         write_vocabulary([world.pairs], other_words, 200)
     dist.barrier()
     answer["other words"] = error_of(recipe_for(world, path, "through", model__tokenizer=str(other_words)))
-    own_words = str(other_words) if dist.get_rank() else str(world.vocabulary)
-    link = path / f"words-of-{dist.get_rank()}"
-    link.symlink_to(own_words)
-    answer["ranks with other words"] = ranks_with_other_words(world, path)
+    answer["hosts that differ"] = hosts_that_differ(world, path, other_words)
     answer["no start"] = error_of(recipe_for(world, path, "unstarted", run__start_from=str(path / "nothing")))
     answer["no folder"] = error_of(recipe_for(world, path, "a file/run"))
     answer["other model"] = error_of(recipe_for(world, path, "fresh", model__layout="ade", run__start_from=newest))
@@ -197,20 +195,25 @@ def error_of_spike(world: MadeWorld, folder: Path) -> str:
     return "no error"
 
 
-def ranks_with_other_words(world: MadeWorld, folder: Path) -> str:
-    """Both ranks name the same tokenizer; what they find there differs, as on hosts with folders of their own."""
-    from largede.training import trainer as trainer_module
-
-    original = trainer_module.load_tokenizer
-
-    def of_this_host(name: str, **kwargs: Any) -> Any:
-        return original(folder / f"words-of-{dist.get_rank()}", **kwargs)
-
-    trainer_module.load_tokenizer = of_this_host  # type: ignore[assignment]
-    try:
-        return error_of(recipe_for(world, folder, "words"))
-    finally:
-        trainer_module.load_tokenizer = original
+def hosts_that_differ(world: MadeWorld, folder: Path, other_words: Path) -> dict[str, str]:
+    """Each rank names the same things but finds others there, as on hosts with folders of their own."""
+    rank = dist.get_rank()
+    host = folder / f"host-{rank}"
+    host.mkdir()
+    (host / "words").symlink_to((world.vocabulary, other_words)[rank])
+    (host / "start").symlink_to(folder / "through" / "checkpoints" / ("step-00000004", "step-00000006")[rank])
+    (host / "own.json").write_text(json.dumps({"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000 + rank}}))
+    named = {
+        "tokenizer": {"model__tokenizer": "words"},
+        "DeepSpeed file": {"engine__deepspeed": "own.json"},
+        "checkpoint": {"run__start_from": "start"},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(host)
+        errors = {what: error_of(recipe_for(world, folder, "hosts", **names)) for what, names in named.items()}
+        patch.setattr(trainer_module, "library_versions", lambda: {"torch": f"2.{rank}"})
+        errors["versions"] = error_of(recipe_for(world, folder, "hosts"))
+    return errors
 
 
 def full_disk(recipe: Recipe) -> str:
@@ -316,9 +319,24 @@ def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]])
     assert "Not a directory" in answer["no folder"] and "to mend:" in answer["no folder"]
     assert "is of another model" in answer["other model"]
     assert "rank 1 has another recipe" in answer["ranks disagree"]
-    assert "rank 1 has another tokenizer" in answer["ranks with other words"]
     assert "the tokenizer's fingerprint is" in answer["other words"]
     assert "is no checkpoint" in answer["no start"] and not (folder / "unstarted/checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "said"),
+    [
+        ("tokenizer", "another tokenizer"),
+        ("DeepSpeed file", "another DeepSpeed file"),
+        ("checkpoint", "another checkpoint in run.start_from"),
+        ("versions", "another set of library versions"),
+    ],
+)
+def test_ranks_that_find_other_things_under_one_name_stop(
+    what: str, said: str, story: tuple[Path, dict[str, Any]]
+) -> None:
+    assert f"rank 1 has {said} than rank 0" in story[1]["hosts that differ"][what]
+    assert not (story[0] / "hosts").exists(), "refused before anything is written"
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_pairs(story: tuple[Path, dict[str, Any]]) -> None:

@@ -25,7 +25,7 @@ def memory_lines(plan: Plan) -> list[str]:
     lines.append(f"  {'reserve':<16}{plan.machine.reserve_gib:>9.2f} GiB  context, libraries, gaps (--reserve-gib)")
     needed_gib = plan.peak_bytes / GIB + plan.machine.reserve_gib
     lines.append(
-        f"  {'together':<16}{needed_gib:>9.2f} GiB  of {plan.machine.gpu_gib:g}, fullest at: {plan.peak_moment}"
+        f"  {'together':<16}{needed_gib:>9.2f} GiB  of {plan.machine.gpu_gib:.3g}, fullest at: {plan.peak_moment}"
     )
     if plan.host_bytes_per_node:
         limit = "" if plan.machine.host_gib is None else f" of {plan.machine.host_gib:g}"
