@@ -1,43 +1,9 @@
-"""A small made world shared by the tests: pairs that can be learned, a vocabulary, shards."""
-
-import json
-import random
-from dataclasses import dataclass
-from pathlib import Path
+"""Fixtures that the tests share."""
 
 import pytest
-
-PAIRS = 240
-
-
-@dataclass(frozen=True)
-class MadeWorld:
-    pairs: Path
-    vocabulary: Path
-    shards: Path
-
-
-def made_words(generator: random.Random, count: int) -> list[str]:
-    syllables = [a + b for a in "bdfgklmnprstvz" for b in "aeiou"]
-    return ["".join(generator.choices(syllables, k=generator.randint(1, 3))) for _ in range(count)]
+from made_world import MadeWorld, make_world
 
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> MadeWorld:
-    from data_tools.shard import ShardSettings, shard
-    from data_tools.vocabulary import write_vocabulary
-
-    folder = tmp_path_factory.mktemp("world")
-    generator = random.Random(0)
-    words = made_words(generator, 400)
-    with (folder / "pairs.jsonl").open("w", encoding="utf-8") as file:
-        for i in range(PAIRS):
-            topic = generator.sample(words, 4)
-            passage = " ".join(topic + generator.choices(words, k=generator.randint(3, 12)))
-            query = " ".join(generator.sample(topic, 2))
-            negatives = [" ".join(generator.choices(words, k=8)) for _ in range(i % 3)]
-            row = {"query": query, "positive": passage, "negatives": negatives, "query_id": f"q{i}"}
-            file.write(json.dumps(row) + "\n")
-    write_vocabulary([folder / "pairs.jsonl"], folder / "vocabulary", 300)
-    shard([folder / "pairs.jsonl"], folder / "shards", ShardSettings(shard_pairs=40, block_pairs=10, seed=1))
-    return MadeWorld(folder / "pairs.jsonl", folder / "vocabulary", folder / "shards")
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import MadeWorld
+from made_world import MadeWorld
 
 HEAVY = "torch transformers deepspeed faiss pyserini webdataset matplotlib accelerate"
 

@@ -31,10 +31,10 @@ from largede.training.slices import gradient_of_step
 
 @dataclass
 class RandomState:
-    """The random state of the CPU and of every device, so that dropout falls the same way twice."""
+    """The random state of the CPU and of this rank's GPU, so that dropout falls the same way twice."""
 
     cpu: Tensor = field(default_factory=torch.get_rng_state)
-    devices: list[Tensor] = field(default_factory=lambda: torch.cuda.get_rng_state_all() if _has_cuda() else [])
+    gpu: Tensor | None = field(default_factory=lambda: torch.cuda.get_rng_state() if _has_cuda() else None)
 
     @contextlib.contextmanager
     def restored(self) -> Iterator[None]:
@@ -48,8 +48,8 @@ class RandomState:
 
     def _set(self) -> None:
         torch.set_rng_state(self.cpu)
-        if self.devices:
-            torch.cuda.set_rng_state_all(self.devices)
+        if self.gpu is not None:
+            torch.cuda.set_rng_state(self.gpu)
 
 
 def _has_cuda() -> bool:

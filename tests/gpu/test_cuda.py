@@ -3,33 +3,14 @@
 Run by `bash tests/gpu/run.sh`; without an NVIDIA GPU every test here is skipped.
 """
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-from conftest import MadeWorld
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine"),
-]
+from made_world import MadeWorld
 
 ZERO3 = {"stage": 3, "stage3_param_persistence_threshold": 0, "sub_group_size": 60_000, "reduce_bucket_size": 100_000}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_rank() -> Iterator[None]:
-    from largede.config.recipe import EngineConfig
-    from largede.training.engine import join_ranks
-
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    join_ranks(EngineConfig())
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def gradients(folder: Path, config: dict[str, Any], **dotted: Any) -> tuple[float, dict[str, torch.Tensor]]:

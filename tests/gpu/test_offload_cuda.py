@@ -4,28 +4,8 @@ Run by `bash tests/gpu/run.sh`; without an NVIDIA GPU every test here is skipped
 """
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine"),
-]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_rank() -> Any:
-    import os
-
-    from largede.config.recipe import EngineConfig
-    from largede.training.engine import join_ranks
-
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    join_ranks(EngineConfig())
-    yield
-    torch.distributed.destroy_process_group()
 
 
 def three_steps(folder: Path, name: str) -> tuple[list[float], str]:

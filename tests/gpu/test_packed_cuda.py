@@ -4,9 +4,8 @@ Run by `bash tests/gpu/run.sh`; without an NVIDIA GPU every test here is skipped
 `tests/models/test_attention.py`, made on the GPU.
 """
 
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,7 @@ from largede.models.attention import FlexPacking, compiled_flex, document_mask
 from largede.models.presets import PRESETS
 from largede.streams.chunks import make_chunks, make_packed_chunks
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine"),
-]
-
 DEVICE = torch.device("cuda")
-
-
-@pytest.fixture(scope="module")
-def one_rank() -> Iterator[None]:
-    from largede.config.recipe import EngineConfig
-    from largede.training.engine import join_ranks
-
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    join_ranks(EngineConfig())
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -100,7 +83,7 @@ def test_the_first_pass_is_repeated_bit_for_bit_by_the_second() -> None:
     assert error(second, first) < 1e-6
 
 
-def test_the_whole_step_packed_equals_padded(one_rank: None, tmp_path: Path) -> None:
+def test_the_whole_step_packed_equals_padded(tmp_path: Path) -> None:
     """GradCache under ZeRO-3, float32, several chunks of both kinds."""
     from batches_for_tests import MadeBatch, small_recipe
     from recording import Recording

@@ -4,9 +4,6 @@ Run by `bash tests/gpu/run.sh`; without an NVIDIA GPU every test here is skipped
 fit on this GPU is skipped too.
 """
 
-import os
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -14,23 +11,7 @@ from largede.config.load import load_recipe
 from largede.training.plan import Machine, predict
 from largede.training.plan.machine import GIB
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU on this machine"),
-]
-
 TOLERANCE = 0.15
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_rank() -> Iterator[None]:
-    from largede.config.recipe import EngineConfig
-    from largede.training.engine import join_ranks
-
-    os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
-    join_ranks(EngineConfig())
-    yield
-    torch.distributed.destroy_process_group()
 
 
 @pytest.mark.parametrize("attention", ["packed", "padded"])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import MadeWorld
+from made_world import MadeWorld
 
 from largede.config.recipe import ModelConfig
 from largede.errors import ModelError

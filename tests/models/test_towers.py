@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MadeWorld
+from made_world import MadeWorld
 
 from largede.config.recipe import ModelConfig
 from largede.errors import ModelError

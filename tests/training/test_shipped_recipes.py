@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import MadeWorld
+from made_world import MadeWorld
 from ranks import run_on_ranks
 
 from largede.config.batch import BatchPlan

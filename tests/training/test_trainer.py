@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from batches_for_tests import small_recipe
-from conftest import MadeWorld
+from made_world import MadeWorld
 from ranks import run_on_ranks
 
 from data_tools.vocabulary import write_vocabulary
