@@ -13,6 +13,7 @@ from exactness.factors import LEVELS, Case, covering_array, full_product, pairs_
 from exactness.matrix import (
     Question,
     answer_questions,
+    broken_bf16_questions,
     broken_questions,
     extra_questions,
     product_questions,
@@ -46,6 +47,8 @@ def some_extras(ranks: int) -> list[Question]:
 def test_steps_equal_their_twins_and_mistakes_are_noticed(ranks: int, tmp_path: Path) -> None:
     cases = [case for case in ARRAY if case.ranks == ranks]
     questions = product_questions(cases) + broken_questions(cases, most_each=1) + some_extras(ranks)
+    if ranks == 2:
+        questions += broken_bf16_questions(ranks, most_each=1)
     results = run_on_ranks(ranks, answer_questions, tmp_path, str(tmp_path), questions)[0]
     assert {r.question for r in results} == set(questions)
     for result in results:

@@ -15,7 +15,15 @@ from pathlib import Path
 from ranks import run_on_ranks
 
 from exactness.factors import LEVELS, covering_array, full_product
-from exactness.matrix import Question, Result, answer_questions, broken_questions, extra_questions, product_questions
+from exactness.matrix import (
+    Question,
+    Result,
+    answer_questions,
+    broken_bf16_questions,
+    broken_questions,
+    extra_questions,
+    product_questions,
+)
 from exactness.table import write_table
 
 HERE = Path(__file__).resolve().parent
@@ -53,7 +61,7 @@ def read_options() -> argparse.Namespace:
 def all_questions(pairs_only: bool) -> list[Question]:
     array = covering_array()
     cases = array if pairs_only else full_product()
-    extras = [question for ranks in LEVELS["ranks"] for question in extra_questions(ranks)]
+    extras = [q for ranks in LEVELS["ranks"] for q in extra_questions(ranks) + broken_bf16_questions(ranks, 4)]
     return product_questions(cases) + broken_questions(array) + extras
 
 

@@ -73,13 +73,17 @@ RIGHT_GRADIENT = scoring.contrastive_gradient
 
 @dataclass(frozen=True)
 class Broken:
-    """A mistake: its sentence, the cases where it can show, the step, and what is replaced while it runs."""
+    """A mistake: its sentence, the cases where it can show, the step, and what is replaced while it runs.
+
+    `shows_in_bf16`: it is one there, too.
+    """
 
     sentence: str
     matters: str
     can_show: Callable[[Case], bool]
     step: type[WatchedStep] = WatchedStep
     replaced: tuple[tuple[Any, str, Any], ...] = ()
+    shows_in_bf16: bool = True
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -105,6 +109,8 @@ BROKEN: dict[str, Broken] = {
         "ZeRO-1 and 2, reduced per chunk",
         lambda case: case.zero in (1, 2) and case.reduction == "per_chunk",
         LastChunkOnly,
+        # DeepSpeed adds bf16 gradients up in float32 before it looks at the boundary.
+        shows_in_bf16=False,
     ),
     "own-slice gather": Broken(
         "the gradient of gathered passages is cut to the local rows without the sum over ranks",

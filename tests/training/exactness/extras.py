@@ -42,6 +42,7 @@ class Extra:
 
 BF16 = {"bf16": {"enabled": True}, "data_types": {"grad_accum_dtype": "fp32"}}
 AUTOCAST = {"torch_autocast": {"enabled": True, "dtype": "bfloat16"}}
+OVERLAPPED = {"zero_optimization": {"overlap_comm": True}}
 OFFLOADED = {"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}
 
 EXTRAS: dict[str, Extra] = {
@@ -70,6 +71,12 @@ EXTRAS: dict[str, Extra] = {
         layouts=("sde", "ade", "ade-ste", "ade-fte", "ade-spl"),
     ),
     "optimizer offloaded": Extra("`offload_optimizer: cpu`", deepspeed=OFFLOADED, layouts=("sde", "ade", "ade-fte")),
+    "overlapped": Extra(
+        "`overlap_comm: true`, as the files for GPUs have it",
+        (2, 3),
+        deepspeed=OVERLAPPED,
+        layouts=("sde", "ade", "ade-ste"),
+    ),
     "hpZ": Extra(
         "`zero_hpz_partition_size: 2`",
         (3,),
