@@ -240,6 +240,23 @@ def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
     return [name for part in objects_of_ranks(found) for name in part]
 
 
+def sound_state(checkpoint: Path) -> CheckpointState:
+    """What a checkpoint folder says of itself, when every file is as it was written. Collective.
+
+    Raises:
+        CheckpointError: no checkpoint there, or a damaged one.
+    """
+    state = read_state(checkpoint)
+    damaged = damaged_files(checkpoint, state)
+    if damaged:
+        raise CheckpointError(
+            f"{checkpoint} is damaged: {', '.join(damaged)}",
+            expected="the files that were written",
+            mend="use the checkpoint before it, or copy this one again",
+        )
+    return state
+
+
 def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
     """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective."""
     # Rank 0's view of the folder counts: a shared file system may show it to others a moment later.

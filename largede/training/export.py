@@ -5,16 +5,14 @@ from pathlib import Path
 import torch
 
 from largede.config.recipe import Recipe
-from largede.errors import CheckpointError
 from largede.models.build import build_dual_encoder, load_tokenizer
 from largede.models.folder import FolderSettings, write_model_folder
 from largede.training.checkpoint import (
     CheckpointState,
     SliceReader,
-    damaged_files,
-    read_state,
     recipe_of,
     sound_checkpoints,
+    sound_state,
 )
 
 TOKENIZER_FOLDER = "tokenizer"
@@ -67,15 +65,7 @@ def sound_checkpoint(path: Path) -> tuple[Path, CheckpointState]:
     if (path / "checkpoints").is_dir():
         for found, state in sound_checkpoints(path / "checkpoints"):
             return found, state
-    state = read_state(path)
-    damaged = damaged_files(path, state)
-    if damaged:
-        raise CheckpointError(
-            f"{path} is damaged: {', '.join(damaged)}",
-            expected="the files that were written",
-            mend="export the checkpoint before it",
-        )
-    return path, state
+    return path, sound_state(path)
 
 
 def model_card(state: CheckpointState) -> str:

@@ -125,9 +125,10 @@ class GradCacheStep:
         if not passage_BMD[len(batch) :].isfinite().all():
             own.append("a hard negative")
         named = [name for part in objects_of_ranks(own) for name in part]
+        more = f" and {len(named) - 5} more" if len(named) > 5 else ""
         raise TrainingError(
-            f"the loss of step {batch.step} is {score.loss}; pairs without finite embeddings: "
-            f"{len(named)} ({', '.join(named[:5]) or 'none: the scores overflow'})",
+            f"the loss of step {batch.step} is {score.loss}; without finite embeddings: "
+            f"{', '.join(named[:5]) or 'none, so the scores overflow'}{more}",
             expected="a finite loss",
             mend="continue from the last checkpoint with a lower learning rate; look at the pairs named above",
         )

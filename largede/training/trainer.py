@@ -1,40 +1,40 @@
 """The training loop: next batch, step, optimizer, log, save."""
 
-import json
 import math
 import os
 import shutil
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from largede.config.deepspeed import read_deepspeed_file
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import CheckpointError, TrainingError
-from largede.files import fingerprint_of, writing
+from largede.errors import RecipeError, TrainingError
+from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
-from largede.provenance import library_versions
 from largede.streams.batches import PairBatches
 from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.adafactor import update_by_kind
+from largede.training.agreement import (
+    fingerprint_of_tokenizer,
+    refuse_disagreement,
+    refuse_other_run,
+    tokenizer_of,
+)
 from largede.training.checkpoint import (
-    CheckpointState,
     StreamPlace,
     client_optimizer,
     load_checkpoint,
-    read_state,
-    recipe_of,
     save_checkpoint,
     sound_checkpoints,
+    sound_state,
 )
-from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
+from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import join_ranks, leave_ranks
@@ -77,7 +77,7 @@ class Trainer:
         self.say = say
         self.folder = Path(recipe.run.out)
         self.checkpoints = self.folder / "checkpoints"
-        self.tokenizer_name = recipe.model.tokenizer or recipe.model.backbone
+        self.tokenizer_name = tokenizer_of(recipe.model)
         shape = PRESETS.get(recipe.model.backbone)
         vocabulary = shape.vocabulary if shape else None
         tokenizer = all_or_none(lambda: load_tokenizer(self.tokenizer_name, vocabulary=vocabulary))
@@ -105,6 +105,12 @@ class Trainer:
 
     def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
         data = self.recipe.data
+        if not data.shards:
+            raise RecipeError(
+                "data.shards is empty",
+                expected="the folder of the pairs",
+                mend="give --data.shards, from `largede-data shard`",
+            )
         if data.workers:
             # The loader's processes are the parallelism; a forked tokenizer with own threads would warn and stop.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -176,10 +182,9 @@ class Trainer:
         set_learning_rate(self.optimizer, rate)
 
         report = self.step(batch)
-        self.engine.step()
+        gradient_norm = self.step_optimizer()
         self.steps_done += 1
 
-        gradient_norm = self.gradient_norm()
         self.monitor.count(batch, data_wait_s)
         if self.monitor.is_due(self.steps_done):
             self.log(report, gradient_norm, rate)
@@ -244,9 +249,11 @@ class Trainer:
         if self.step.has_dropout:
             torch.manual_seed((self.recipe.run.seed * 1_000_003 + self.steps_done) * 65_537 + rank())
 
-    def gradient_norm(self) -> float:
-        """The global norm before clipping, the same on all ranks; not a finite number ends the run on all of them."""
-        norm = float(self.engine.get_global_grad_norm() or 0.0)
+    def step_optimizer(self) -> float:
+        """Step; gives the gradient's norm before clipping, the same on all ranks; one not finite ends all of them."""
+        norm = norm_without_zero(self.engine)  # now, because stepping clears the gradients
+        self.engine.step()
+        norm = float(self.engine.get_global_grad_norm() or norm)
         if not math.isfinite(norm):
             raise TrainingError(
                 f"the gradient norm of step {self.steps_done} is {norm}",
@@ -282,7 +289,7 @@ class Trainer:
             return state.step
         if self.recipe.run.start_from:
             path = Path(self.recipe.run.start_from)
-            load_checkpoint(self.engine, path, read_state(path), weights_only=True)
+            load_checkpoint(self.engine, path, sound_state(path), weights_only=True)
             self.say(f"starting from the weights of {path}")
         return 0
 
@@ -314,78 +321,7 @@ class StopRequest:
         return any_over_ranks(self.received, group_device())
 
 
-def refuse_disagreement(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> None:
-    """Stop all ranks when one was given something else than the others, be it under the same name. Collective."""
-    views = objects_of_ranks(all_or_none(lambda: what_is_read(recipe, data_fingerprint, tokenizer_fingerprint)))
-    for other, its_view in enumerate(views):
-        for what, content in its_view.items():
-            if content != views[0][what]:
-                raise TrainingError(
-                    f"rank {other} has another {what} than rank 0",
-                    expected="the same on every host",
-                    mend="copy recipe, shards and all they name to all hosts, or use a shared folder",
-                )
-
-
-def what_is_read(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, str]:
-    """What this rank found under the names in the recipe, by what it is."""
-    start = recipe.run.start_from
-    return {
-        "recipe": recipe_to_yaml(recipe),
-        "data": data_fingerprint,
-        "tokenizer": tokenizer_fingerprint,
-        "DeepSpeed file": json.dumps(read_deepspeed_file(recipe.engine.deepspeed), sort_keys=True),
-        "checkpoint in run.start_from": json.dumps(asdict(read_state(Path(start))), sort_keys=True) if start else "",
-        "set of library versions": json.dumps(library_versions(), sort_keys=True),
-    }
-
-
-def fingerprint_of_tokenizer(tokenizer: Any) -> str:
-    """Of its pieces and their numbers."""
-    return fingerprint_of(sorted(tokenizer.get_vocab().items()))
-
-
-# What may change between two parts of a run without making it another run.
-FREE_TO_CHANGE = frozenset(
-    [
-        "model.tokenizer",
-        "data.shards",
-        "data.workers",
-        "data.damaged_blocks",
-        "batch.chunk_tokens",
-        "batch.no_grad_chunk_tokens",
-        "batch.gradient_cache",
-        "loss.block_scores",
-        "run.out",
-        "run.log_every",
-        "run.checkpoint_every",
-        "run.keep_checkpoints",
-        "run.start_from",
-        "run.dry_run",
-    ]
-)
-
-
-def refuse_other_run(
-    recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str, path: Path, state: CheckpointState
-) -> None:
-    """Refuse to continue a run under settings that would make it another run; the engine's are free to change."""
-    data, tokens = "the data's fingerprint", "the tokenizer's fingerprint"
-    before = {**dotted_settings(recipe_of(state)), data: state.data_fingerprint, tokens: state.tokenizer_fingerprint}
-    now = {**dotted_settings(recipe), data: data_fingerprint, tokens: tokenizer_fingerprint}
-    changed = [
-        n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith(("engine.", "guard."))
-    ]
-    if changed:
-        name = changed[0]
-        raise CheckpointError(
-            f"{name} is {now[name]} but the run in {path.parent.parent} was begun with {before[name]}"
-            + (f" (so are {', '.join(changed[1:])})" if changed[1:] else ""),
-            expected="the same settings, so that the run goes on as if never interrupted",
-            mend="restore them, or give another --run.out (and --run.start_from this checkpoint)",
-        )
-
-
-def dotted_settings(recipe: Recipe) -> dict[str, Any]:
-    """`{"batch.queries": 2048, …}`."""
-    return {f"{group}.{name}": value for group, values in asdict(recipe).items() for name, value in values.items()}
+def norm_without_zero(engine: Any) -> float:
+    """The norm of whole gradients, which DeepSpeed does not take at ZeRO-0; 0.0 at other stages."""
+    gradients = [p.grad for p in engine.module.parameters() if p.grad is not None]
+    return float(torch.nn.utils.get_total_norm(gradients)) if engine.zero_optimization_stage() == 0 else 0.0

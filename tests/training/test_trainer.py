@@ -15,11 +15,13 @@ from batches_for_tests import small_recipe
 from made_world import MadeWorld
 from ranks import run_on_ranks
 
+from data_tools.shard import ShardSettings, shard
 from data_tools.vocabulary import write_vocabulary
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, MachineError, RecipeError, TrainingError
+from largede.training import agreement
 from largede.training import checkpoint as checkpoint_module
-from largede.training import trainer as trainer_module
+from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoint import SliceReader, read_state
 from largede.training.trainer import EXIT_SAVED_ON_SIGNAL, Trainer
 
@@ -106,6 +108,12 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     damage_newest(path / "again")
     answer["again"] = train_in_process(recipe_for(world, path, "again"))
     train_in_process(recipe_for(world, path, "no dry run", run__dry_run=False))
+    answer["norms"] = [first_norm(world, path, stage) for stage in (0, 1, 3)]
+    answer["collapsed"] = error_of(
+        recipe_for(
+            world, path, "collapsed", guard__on_collapse="stop", guard__collapse_cosine=1e-6, guard__spike_window=1
+        )
+    )
     answer["rewound"] = rewound(world, path, on_spike="rewind")
     answer["stopped by a spike"] = error_of_spike(world, path)
 
@@ -140,10 +148,17 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     answer["hosts that differ"] = hosts_that_differ(world, path, other_words)
     answer["no start"] = error_of(recipe_for(world, path, "unstarted", run__start_from=str(path / "nothing")))
     answer["no folder"] = error_of(recipe_for(world, path, "a file/run"))
+    if dist.get_rank() == 0:
+        shutil.copytree(path / "through", path / "hurt")
+    dist.barrier()
+    damage_newest(path / "hurt")
+    hurt = str(path / "hurt/checkpoints/step-00000006")
+    answer["damaged start"] = error_of(recipe_for(world, path, "fresh", run__start_from=hurt))
     answer["other model"] = error_of(recipe_for(world, path, "fresh", model__layout="ade", run__start_from=newest))
     answer["nan"] = error_of(recipe_for(world, path, "nan", optimizer__learning_rate=1e38))
     answer["ranks disagree"] = error_of(recipe_for(world, path, "x", run__steps=6 + dist.get_rank()))
     answer["full disk"] = full_disk(recipe_for(world, path, "full"))
+    answer["fresh moments"] = moments_at_start(recipe_for(world, path, "warm", run__start_from=newest))
     answer["warm start"] = train_in_process(recipe_for(world, path, "warm", run__start_from=newest))
     answer["adamw"] = adamw_goes_on(recipe_for(world, path, "adamw", optimizer__name="adamw"))
     return answer
@@ -202,18 +217,38 @@ def hosts_that_differ(world: MadeWorld, folder: Path, other_words: Path) -> dict
     host.mkdir()
     (host / "words").symlink_to((world.vocabulary, other_words)[rank])
     (host / "start").symlink_to(folder / "through" / "checkpoints" / ("step-00000004", "step-00000006")[rank])
+    shards = folder / f"shards-{rank}"
+    shard([world.pairs], shards, ShardSettings(shard_pairs=40, block_pairs=10, seed=1 + rank))
+    (host / "shards").symlink_to(shards)
     (host / "own.json").write_text(json.dumps({"zero_optimization": {"stage": 2, "reduce_bucket_size": 1000 + rank}}))
     named = {
         "tokenizer": {"model__tokenizer": "words"},
+        "data": {"data__shards": "shards"},
         "DeepSpeed file": {"engine__deepspeed": "own.json"},
         "checkpoint": {"run__start_from": "start"},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(host)
         errors = {what: error_of(recipe_for(world, folder, "hosts", **names)) for what, names in named.items()}
-        patch.setattr(trainer_module, "library_versions", lambda: {"torch": f"2.{rank}"})
+        patch.setattr(agreement, "library_versions", lambda: {"torch": f"2.{rank}"})
         errors["versions"] = error_of(recipe_for(world, folder, "hosts"))
     return errors
+
+
+def first_norm(world: MadeWorld, folder: Path, stage: int) -> float:
+    out = folder / f"norm-{stage}"
+    train_in_process(recipe_for(world, folder, out.name, stage, run__steps=1))
+    return float(json.loads((out / "figures.jsonl").read_text(encoding="utf-8"))["optimizer/gradient_norm"])
+
+
+def moments_at_start(recipe: Recipe) -> tuple[int, float]:
+    """Steps that Adafactor counts and the largest number in its moments, before the first step of a run."""
+    trainer = Trainer(recipe, lambda line: None)
+    optimizer = trainer.optimizer
+    assert isinstance(optimizer, ZeroAdafactor) and optimizer.moments
+    largest = max(float(t.abs().max()) for m in optimizer.moments.values() for t in m.tensors().values() if t.numel())
+    trainer.engine.destroy()
+    return optimizer.step_count, largest
 
 
 def full_disk(recipe: Recipe) -> str:
@@ -310,6 +345,8 @@ def test_warm_start_takes_weights_and_fresh_moments(story: tuple[Path, dict[str,
     folder, answer = story
     assert any("starting from the weights" in line for line in answer["warm start"])
     assert losses(folder / "warm")[0] < losses(folder / "through")[0]
+    # Nothing but its weights tells it from a run of its own: the optimizer begins at its first step, without moments.
+    assert answer["fresh moments"] == (0, 0.0)
 
 
 def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]]) -> None:
@@ -318,7 +355,8 @@ def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]])
     assert "optimizer.learning_rate is 0.02" in answer["other rate"]
     assert "Not a directory" in answer["no folder"] and "to mend:" in answer["no folder"]
     assert "is of another model" in answer["other model"]
-    assert "rank 1 has another recipe" in answer["ranks disagree"]
+    assert "hurt/checkpoints/step-00000006 is damaged: slices-00000-of-00002" in answer["damaged start"]
+    assert "rank 1 has another run.steps in its recipe than rank 0: 7, not 6" in answer["ranks disagree"]
     assert "the tokenizer's fingerprint is" in answer["other words"]
     assert "is no checkpoint" in answer["no start"] and not (folder / "unstarted/checkpoints").exists()
 
@@ -327,6 +365,7 @@ def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]])
     ("what", "said"),
     [
         ("tokenizer", "another tokenizer"),
+        ("data", "another data"),
         ("DeepSpeed file", "another DeepSpeed file"),
         ("checkpoint", "another checkpoint in run.start_from"),
         ("versions", "another set of library versions"),
@@ -335,14 +374,23 @@ def test_what_cannot_be_continued_is_refused(story: tuple[Path, dict[str, Any]])
 def test_ranks_that_find_other_things_under_one_name_stop(
     what: str, said: str, story: tuple[Path, dict[str, Any]]
 ) -> None:
-    assert f"rank 1 has {said} than rank 0" in story[1]["hosts that differ"][what]
+    assert f"rank 1 has {said} than rank 0: " in story[1]["hosts that differ"][what]
     assert not (story[0] / "hosts").exists(), "refused before anything is written"
 
 
 def test_a_loss_that_is_not_finite_stops_all_ranks_and_names_pairs(story: tuple[Path, dict[str, Any]]) -> None:
     assert "TrainingError: the loss of step 1 is nan" in story[1]["nan"]
-    assert "(q" in story[1]["nan"]
+    assert "embeddings: q" in story[1]["nan"]
     assert not list((story[0] / "nan" / "checkpoints").glob("step-*"))
+
+
+def test_the_gradient_norm_does_not_depend_on_the_stage(story: tuple[Path, dict[str, Any]]) -> None:
+    at_zero, *others = story[1]["norms"]
+    assert at_zero > 0 and others == pytest.approx([at_zero, at_zero], rel=1e-4)
+
+
+def test_a_collapse_stops_a_run_that_is_told_to(story: tuple[Path, dict[str, Any]]) -> None:
+    assert "TrainingError: the embeddings have collapsed by step" in story[1]["collapsed"]
 
 
 def test_a_full_disk_leaves_no_half_checkpoint(story: tuple[Path, dict[str, Any]]) -> None:

@@ -147,8 +147,8 @@ def knobs(recipe: Recipe) -> dict[str, list[Any]]:
     if recipe.model.dropout == 0 and batch.gradient_cache:
         first = batch.no_grad_chunk_tokens or batch.chunk_tokens
         other["batch.no_grad_chunk_tokens"] = [n for n in _scaled(first) if n >= longest]
-    if engine.attention != "padded":
-        del other["engine.attention"]
+    if engine.attention != "padded" or recipe.model.dropout > 0:
+        del other["engine.attention"]  # packed leaves attention-weight dropout out, which would train another model
     now = {name: getattr(getattr(recipe, name.split(".")[0]), name.split(".")[1]) for name in other}
     return {name: [v for v in values if v != now[name]] for name, values in other.items()}
 

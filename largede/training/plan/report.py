@@ -113,10 +113,11 @@ def assumption_lines(plan: Plan) -> list[str]:
 
 def verdict_lines(plan: Plan) -> list[str]:
     advice = advise(plan)
+    device = "GPU" if plan.machine.device == "gpu" else "rank"
     if plan.fits:
-        lines = [f"It fits: {plan.free_bytes / GIB:.1f} GiB of each GPU stay free."]
+        lines = [f"It fits: {plan.free_bytes / GIB:.1f} GiB of each {device} stay free."]
         return lines + [f"  {faster(plan, a)}" for a in advice] if advice else [*lines, "No knob makes it faster."]
-    missing = f"{-plan.free_bytes / GIB:.1f} GiB of each GPU" if plan.free_bytes < 0 else "main memory"
+    missing = f"{-plan.free_bytes / GIB:.1f} GiB of each {device}" if plan.free_bytes < 0 else "main memory"
     largest = max(plan.memory, key=plan.memory.__getitem__)
     lines = [f"It does not fit: {missing} are missing, most is {largest} (at: {plan.peak_moment})."]
     return lines + [f"  {fitting(plan, a)}" for a in advice] if advice else [*lines, "Nothing tried here makes it fit."]

@@ -24,7 +24,7 @@ from exactness.matrix import (
     extra_questions,
     product_questions,
 )
-from exactness.table import write_table
+from exactness.table import commit, write_table
 
 HERE = Path(__file__).resolve().parent
 SECONDS_BETWEEN_LINES = 20.0
@@ -37,10 +37,11 @@ def main() -> None:
     file = options.results / f"exactness-{fingerprint()}.jsonl"
     file.parent.mkdir(parents=True, exist_ok=True)
     questions = all_questions(options.pairs)
+    earlier = {key: result for path in options.also for key, result in read_results(path).items()}
     if not options.table:
         for ranks in options.ranks:
-            answer_for(ranks, questions, file)
-    results = [r for r in read_results(file).values() if r.question in set(questions)]
+            answer_for(ranks, [q for q in questions if q.key not in earlier], file)
+    results = [r for r in (earlier | read_results(file)).values() if r.question in set(questions)]
     options.out.write_text(write_table(results, len(questions), options.hardware), encoding="utf-8")
     wrong = sum(not r.is_as_it_should for r in results)
     print(f"{len(results):,} of {len(questions):,} questions answered, {wrong} not as they should be: {options.out}")
@@ -52,6 +53,9 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, nargs="+", default=LEVELS["ranks"], help="numbers of ranks to run")
     parser.add_argument("--pairs", action="store_true", help="the pairwise array instead of the full product")
     parser.add_argument("--table", action="store_true", help="run nothing, write the table of what has been answered")
+    parser.add_argument(
+        "--also", type=Path, nargs="+", default=[], metavar="FILE", help="keep what an earlier commit answered"
+    )
     parser.add_argument("--results", type=Path, default=Path("runs"), help="folder of the answers found so far")
     parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md", help="where the table is written")
     parser.add_argument("--hardware", default="2 CPU cores (AMD EPYC)", help="what the table says it was run on")
@@ -76,7 +80,7 @@ def answer_for(ranks: int, questions: list[Question], file: Path) -> None:
     watcher.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
-            run_on_ranks(ranks, answer_questions, Path(folder), folder, still_open, str(file))
+            run_on_ranks(ranks, answer_questions, Path(folder), folder, still_open, str(file), commit())
     finally:
         finished.set()
         watcher.join()

@@ -62,17 +62,19 @@ class Question:
 
 @dataclass(frozen=True)
 class Result:
-    """A question and its answer."""
+    """A question, its answer, and the commit that gave it."""
 
     question: Question
     answer: Answer
+    commit: str = ""
 
     def to_tree(self) -> dict[str, Any]:
-        return {**asdict(self.question), "answer": asdict(self.answer)}
+        return {**asdict(self.question), "answer": asdict(self.answer), "commit": self.commit}
 
     @classmethod
     def from_tree(cls, tree: dict[str, Any]) -> "Result":
-        return cls(Question(tree["kind"], tree["name"], Case(**tree["case"])), Answer(**tree["answer"]))
+        question = Question(tree["kind"], tree["name"], Case(**tree["case"]))
+        return cls(question, Answer(**tree["answer"]), tree["commit"])
 
     @property
     def is_as_it_should(self) -> bool:
@@ -104,7 +106,7 @@ def extra_questions(ranks: int) -> list[Question]:
     return [Question("extra", name, case) for name, extra in EXTRAS.items() for case in extra.cases(ranks)]
 
 
-def answer_questions(folder: str, questions: list[Question], file: str | None = None) -> list[Result]:
+def answer_questions(folder: str, questions: list[Question], file: str | None = None, commit: str = "") -> list[Result]:
     """On every rank alike. Collective. Rank 0 adds each result to `file`, one JSON line each, as it is found."""
     quieten()
     results = []
@@ -117,7 +119,7 @@ def answer_questions(folder: str, questions: list[Question], file: str | None = 
                 results.append(result)
                 if file and dist.get_rank() == 0:
                     with Path(file).open("a", encoding="utf-8") as lines:
-                        lines.write(json.dumps(result.to_tree()) + "\n")
+                        lines.write(json.dumps(replace(result, commit=commit).to_tree()) + "\n")
     return results
 
 

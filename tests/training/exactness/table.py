@@ -1,6 +1,7 @@
 """RESULTS.md: what was found, as tables that can be read in a minute."""
 
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any, get_args
 
@@ -36,8 +37,8 @@ def write_table(results: list[Result], expected: int, hardware: str) -> str:
         extras_text(),
         extras_table(by_kind["extra"]),
         "\n## Wrong on purpose\n",
-        f"Each mistake in the cases of the pairwise array where it can show; its error must be above {NOTICED} and above "
-        "its tolerance. In bf16, where tolerances are wide: in up to four cases of that row for each number of ranks.\n",
+        f"Each mistake in the cases of the pairwise array where it can show; its error must be above {NOTICED} and its "
+        "tolerance. In bf16, where tolerances are wide: in up to four cases of that row for each number of ranks.\n",
         broken_table(by_kind["broken"], by_kind["broken in bf16"]),
     ]
     if wrong:
@@ -53,7 +54,7 @@ def introduction(results: list[Result], expected: int, hardware: str) -> str:
 
     {COMMAND}
 
-Commit {commit()}, {hardware}, gloo, float32 unless said otherwise; interrupted, the command goes on.{missing}
+{commits(results)}; {hardware}, gloo, float32 unless said otherwise; interrupted, the command goes on.{missing}
 
 The loss and every parameter's gradient of a step under DeepSpeed, against the plain twin: the same batch and chunks in
 one process and one graph of autograd, without DeepSpeed, collectives or replay, with each rank's random numbers. The
@@ -61,6 +62,18 @@ error of a tensor is ‖Δ‖/‖g‖, the worst over ranks; no step is the firs
 layers and every kind of parameter; 24 queries (25 where ranks are ragged) with up to seven hard negatives each, some
 of them right answers to be masked; temperature 0.01 for cosine, 0.1 for dot, whose scores then span as much.
 """
+
+
+def commits(results: list[Result]) -> str:
+    """`Commit abc` or, where answers of an earlier commit are shown, which rows are whose."""
+    counts = Counter(r.commit for r in results)
+    if len(counts) == 1:
+        return f"Commit {next(iter(counts))}"
+    told = []
+    for name, count in counts.most_common():
+        rows = {r.question.kind if r.question.is_broken else r.question.name for r in results if r.commit == name}
+        told.append(f"{count:,} answers at commit {name}" + (f" ({', '.join(sorted(rows))})" if len(rows) < 5 else ""))
+    return "; ".join(told)
 
 
 def commit() -> str:

@@ -1,0 +1,110 @@
+"""What must be the same on all ranks of a run, and in its part before and after an interruption."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from largede.config.deepspeed import read_deepspeed_file
+from largede.config.recipe import ModelConfig, Recipe
+from largede.errors import CheckpointError, RecipeError, TrainingError
+from largede.files import fingerprint_of
+from largede.models.presets import PRESETS
+from largede.provenance import library_versions
+from largede.training.checkpoint import CheckpointState, read_state, recipe_of
+from largede.training.collectives import all_or_none, objects_of_ranks
+
+LONGEST_SHOWN = 60
+
+
+def refuse_disagreement(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> None:
+    """Stop all ranks when one was given something else than the others, be it under the same name. Collective."""
+    views = objects_of_ranks(all_or_none(lambda: what_is_read(recipe, data_fingerprint, tokenizer_fingerprint)))
+    for other, its_view in enumerate(views):
+        for what, content in its_view.items():
+            if content != views[0][what]:
+                seen = f"{shortened(content)}, not {shortened(views[0][what])}"
+                raise TrainingError(
+                    f"rank {other} has another {what} than rank 0: {seen}",
+                    expected="the same on every host",
+                    mend="copy recipe, shards and all they name to all hosts, or use a shared folder",
+                )
+
+
+def what_is_read(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, str]:
+    """What this rank found under the names in the recipe, by what it is."""
+    start = recipe.run.start_from
+    return {
+        **{f"{name} in its recipe": str(value) for name, value in dotted_settings(recipe).items()},
+        "data": data_fingerprint,
+        "tokenizer": tokenizer_fingerprint,
+        "DeepSpeed file": json.dumps(read_deepspeed_file(recipe.engine.deepspeed), sort_keys=True),
+        "checkpoint in run.start_from": json.dumps(asdict(read_state(Path(start))), sort_keys=True) if start else "",
+        "set of library versions": json.dumps(library_versions(), sort_keys=True),
+    }
+
+
+def shortened(content: str) -> str:
+    return content if len(content) <= LONGEST_SHOWN else content[:LONGEST_SHOWN] + "…"
+
+
+def fingerprint_of_tokenizer(tokenizer: Any) -> str:
+    """Of its pieces and their numbers."""
+    return fingerprint_of(sorted(tokenizer.get_vocab().items()))
+
+
+# What may change between two parts of a run without making it another run.
+FREE_TO_CHANGE = frozenset(
+    [
+        "model.tokenizer",
+        "data.shards",
+        "data.workers",
+        "data.damaged_blocks",
+        "batch.chunk_tokens",
+        "batch.no_grad_chunk_tokens",
+        "batch.gradient_cache",
+        "loss.block_scores",
+        "run.out",
+        "run.log_every",
+        "run.checkpoint_every",
+        "run.keep_checkpoints",
+        "run.start_from",
+        "run.dry_run",
+    ]
+)
+
+
+def refuse_other_run(
+    recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str, path: Path, state: CheckpointState
+) -> None:
+    """Refuse to continue a run under settings that would make it another run; the engine's are free to change."""
+    data, tokens = "the data's fingerprint", "the tokenizer's fingerprint"
+    before = {**dotted_settings(recipe_of(state)), data: state.data_fingerprint, tokens: state.tokenizer_fingerprint}
+    now = {**dotted_settings(recipe), data: data_fingerprint, tokens: tokenizer_fingerprint}
+    changed = [
+        n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith(("engine.", "guard."))
+    ]
+    if changed:
+        name = changed[0]
+        raise CheckpointError(
+            f"{name} is {now[name]} but the run in {path.parent.parent} was begun with {before[name]}"
+            + (f" (so are {', '.join(changed[1:])})" if changed[1:] else ""),
+            expected="the same settings, so that the run goes on as if never interrupted",
+            mend="restore them, or give another --run.out (and --run.start_from this checkpoint)",
+        )
+
+
+def dotted_settings(recipe: Recipe) -> dict[str, Any]:
+    """`{"batch.queries": 2048, …}`."""
+    return {f"{group}.{name}": value for group, values in asdict(recipe).items() for name, value in values.items()}
+
+
+def tokenizer_of(model: ModelConfig) -> str:
+    """The tokenizer a recipe names, or its backbone's own. Raises RecipeError where there is neither."""
+    if not model.tokenizer and model.backbone in PRESETS:
+        raise RecipeError(
+            f"model.backbone {model.backbone} is a shape without a tokenizer, and model.tokenizer is empty",
+            expected="a tokenizer",
+            mend="give --model.tokenizer google-t5/t5-base, or a folder that `largede-data vocabulary` wrote",
+        )
+    return model.tokenizer or model.backbone
