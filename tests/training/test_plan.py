@@ -267,6 +267,9 @@ def test_machines_that_do_not_exist_are_refused(numbers: dict[str, Any]) -> None
         ({"batch__queries": 8, "data__lanes": 1}, "8 on 16 ranks"),
         ({"engine__deepspeed": "zero9.json"}, "is no file"),
         ({"engine__deepspeed": "zero2_bf16.json", "engine__parameters": "resident"}, "resident"),
+        ({"optimizer__rate_factors": {"proyection": 0.0}}, "occurs in no parameter's name"),
+        ({"optimizer__rate_factors": {"encoder": 0.0, "projection": 0.0}}, "freezes every parameter"),
+        ({"optimizer__rate_factors": {"tower": 2.0, "projection": 0.0}}, "comes after parts"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(dotted: dict[str, Any], said: str) -> None:
