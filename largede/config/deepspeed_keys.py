@@ -3,6 +3,9 @@
 DeepSpeed is silent about keys it does not know at the top level, so a file with `zero_optimisation` would train without
 ZeRO; inside `zero_optimization` it refuses them with a traceback; and some that it knows change the gradient. Hence the
 names are held here, without importing DeepSpeed, and a test holds them against DeepSpeed's own fields.
+
+What `zero_optimization` may say was measured at DeepSpeed 0.19.8 on two CPU ranks, one key at a time, two towers, three
+steps: gradients are within 2e-6 of the plain twin's. `stage3_module_granularity_threshold` failed there and is left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -92,7 +95,6 @@ ZERO: Keys = {
     "stage3_model_persistence_threshold": COUNT,
     "stage3_max_live_parameters": COUNT,
     "stage3_max_reuse_distance": COUNT,
-    "stage3_module_granularity_threshold": COUNT,
     "stage3_use_all_reduce_for_fetch_params": SWITCH,
     "stage3_allgather_sequential": SWITCH,
     "stage3_gather_16bit_weights_on_model_save": SWITCH,

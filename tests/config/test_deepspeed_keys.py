@@ -67,6 +67,10 @@ def read(folder: Path, content: Any) -> dict[str, Any]:
         ({"bfloat16": {"enabled": True}}, "unknown key 'bfloat16'.*did you mean bf16"),
         ({"sparse_gradients": True}, "unknown key 'sparse_gradients'"),
         ({"zero_optimization": {"prefetch_bucket_size": 1}}, "did you mean stage3_prefetch_bucket_size"),
+        (
+            {"zero_optimization": {"stage3_module_granularity_threshold": 1}},
+            "unknown key 'zero_optimization.stage3_mod",
+        ),
         ({"zero_optimization": {"overlap_com": True}}, "unknown key 'zero_optimization.overlap_com'.*overlap_comm"),
         (
             {"zero_optimization": {"offload_param": {"devise": "cpu"}}},
