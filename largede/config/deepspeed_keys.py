@@ -4,8 +4,9 @@ DeepSpeed is silent about keys it does not know at the top level, so a file with
 ZeRO; inside `zero_optimization` it refuses them with a traceback; and some that it knows change the gradient. Hence the
 names are held here, without importing DeepSpeed, and a test holds them against DeepSpeed's own fields.
 
-What `zero_optimization` may say was measured at DeepSpeed 0.19.8 on two CPU ranks, one key at a time, two towers, three
-steps: gradients are within 2e-6 of the plain twin's. `stage3_module_granularity_threshold` failed there and is left out.
+The switches of `zero_optimization` were measured at DeepSpeed 0.19.8 on two CPU ranks, one at a time, two towers in
+float32, three steps: gradients are within 2e-6 of the plain twin's. `stage3_module_granularity_threshold` ended in a
+traceback there and is left out.
 """
 
 from collections.abc import Callable, Mapping
