@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+from largede.config.deepspeed_keys import refuse_keys
 from largede.errors import RecipeError
 
 OWNED_BY_RECIPE = {
@@ -19,6 +20,10 @@ OWNED_BY_RECIPE = {
     "optimizer": "optimizer.name",
     "scheduler": "optimizer.schedule",
     "gradient_clipping": "optimizer.clip_norm",
+    "zero_allow_untested_optimizer": "optimizer.name",
+    "zero_force_ds_cpu_optimizer": "optimizer.name",
+    "activation_checkpointing": "engine.activation_checkpointing",
+    "steps_per_print": "run.log_every",
 }
 
 Precision = Literal["float32", "autocast", "bf16"]
@@ -57,32 +62,40 @@ def read_deepspeed_file(name: str) -> dict[str, Any]:
 
 
 def refuse_unusable(config: dict[str, Any], file: str) -> None:
-    """What neither the engine nor a plan can work with.
+    """What neither the engine nor a plan can work with, whatever the recipe.
 
     Raises:
-        RecipeError: a setting the recipe owns, a part that is no object, an unknown stage, or fp16.
+        RecipeError: a setting the recipe owns, one that is not known or changes what is learned, a value that its key
+            does not take, or a precision that T5 does not train in.
     """
     for key, owner in OWNED_BY_RECIPE.items():
         if key in config:
             raise RecipeError(
                 f"{file} sets {key}", expected=f"{owner} of the recipe to own it", mend=f"remove {key} there"
             )
-    zero = config.get("zero_optimization", {})
-    parts = {"zero_optimization": zero, **{name: config.get(name, {}) for name in ("bf16", "fp16", "torch_autocast")}}
-    if isinstance(zero, dict):
-        parts |= {name: zero.get(name) or {} for name in ("offload_optimizer", "offload_param")}
-    for name, part in parts.items():
-        if not isinstance(part, dict):
-            raise RecipeError(
-                f"{file}: {name} is {part!r}", expected="an object of settings", mend=f"mend {name} there"
-            )
-    if zero.get("stage", 0) not in (0, 1, 2, 3) or isinstance(zero.get("stage", 0), bool):
-        raise RecipeError(f"{file}: stage is {zero['stage']!r}", expected="0, 1, 2 or 3", mend="choose one")
+    refuse_keys(config, file)
+    _refuse_precision(config, file)
+
+
+def _refuse_precision(config: Mapping[str, Any], file: str) -> None:
     if config.get("fp16", {}).get("enabled"):
         raise RecipeError(
             f"{file} enables fp16",
             expected="bf16 or float32: T5's feed-forward overflows in fp16",
             mend="use a *_bf16.json file of ds_configs/",
+        )
+    autocast = config.get("torch_autocast", {})
+    if autocast.get("enabled") and config.get("bf16", {}).get("enabled"):
+        raise RecipeError(
+            f"{file} enables bf16 and torch_autocast",
+            expected="parameters in bf16, or in float32 and cast for each use",
+            mend="remove one of the two",
+        )
+    if autocast.get("enabled") and "dtype" not in autocast:
+        raise RecipeError(
+            f"{file} enables torch_autocast without its dtype",
+            expected="bfloat16: without it torch takes float16 on a GPU, in which T5's feed-forward overflows",
+            mend='add "dtype": "bfloat16" to torch_autocast there',
         )
 
 

@@ -9,7 +9,7 @@ import difflib
 import math
 import os
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -52,7 +52,7 @@ def find_recipe(source: str | Path) -> Path:
 def recipe_from_tree(tree: Mapping[str, Any], where: str) -> Recipe:
     """Build and check the recipe from nested mappings; `where` names their source in messages."""
     groups = get_type_hints(Recipe)
-    _refuse_unknown(tree, groups, where, prefix="")
+    refuse_unknown(tree, groups, where)
     built = {}
     for name, kind in groups.items():
         values = tree.get(name) or {}
@@ -135,23 +135,31 @@ def nearest(key: str) -> str:
     return close[0] if close else names[0]
 
 
-def _refuse_unknown(values: Mapping[str, Any], valid: Mapping[str, Any], where: str, prefix: str) -> None:
+def refuse_unknown(
+    values: Iterable[str], valid: Iterable[str], where: str, prefix: str = "", near: Callable[[str], str] | None = None
+) -> None:
+    """Refuse a key that is not in `valid`, with the nearest that is; `near` finds it by the dotted name.
+
+    Raises:
+        RecipeError: for the first such key; `where` names the file, `prefix` the group in it.
+    """
+    names = list(valid)
     for key in values:
-        if key not in valid:
-            if prefix:
-                hint = nearest(f"{prefix}.{key}")
-            else:
-                hint = (difflib.get_close_matches(str(key), list(valid), n=1, cutoff=0.3) or [next(iter(valid))])[0]
+        if key not in names:
+            dotted = f"{prefix}.{key}" if prefix else str(key)
+            hint = near(dotted) if near else _nearest_of(str(key), names)
             raise RecipeError(
-                f"{where}: unknown key {(prefix + '.' if prefix else '') + str(key)!r}",
-                expected=f"one of {', '.join(valid)}",
-                mend=f"did you mean {hint}?",
+                f"{where}: unknown key {dotted!r}", expected=f"one of {', '.join(names)}", mend=f"did you mean {hint}?"
             )
+
+
+def _nearest_of(key: str, names: list[str]) -> str:
+    return (difflib.get_close_matches(key, names, n=1, cutoff=0.3) or names)[0]
 
 
 def _build_group(kind: Any, group: str, values: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(kind)
-    _refuse_unknown(values, hints, where, prefix=group)
+    refuse_unknown(values, hints, where, prefix=group, near=nearest)
     return kind(**{name: _typed(value, hints[name], f"{group}.{name}", where) for name, value in values.items()})
 
 

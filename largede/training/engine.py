@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from largede.config.batch import BatchPlan
-from largede.config.deepspeed import find_deepspeed_file, read_deepspeed_file
 from largede.config.recipe import EngineConfig, Recipe
-from largede.errors import MachineError, RecipeError
+from largede.errors import MachineError
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.training.adafactor import ZeroAdafactor
@@ -72,8 +71,7 @@ def _prepare_cpu(engine: EngineConfig) -> None:
 
     # The shared-memory collective is a C++ operator built on first use; without a compiler it would end the run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    # torchrun says LOCAL_WORLD_SIZE, the deepspeed launcher LOCAL_SIZE.
-    local_ranks = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or os.environ["WORLD_SIZE"])
+    local_ranks = ranks_on_this_host(int(os.environ["WORLD_SIZE"]))
     torch.set_num_threads(engine.cpu_threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
 
 
@@ -102,20 +100,13 @@ def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAd
 
 
 def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
-    """The JSON file named by the recipe, completed by what the recipe owns."""
-    path = find_deepspeed_file(recipe.engine.deepspeed)
-    config = read_deepspeed_file(recipe.engine.deepspeed)
-    stage = config.get("zero_optimization", {}).get("stage", 0)
-    if stage == 0 and config.get("bf16", {}).get("enabled"):
-        raise RecipeError(
-            f"{path.name} asks for bf16 parameters without ZeRO",
-            expected="ZeRO 1, 2 or 3 with bf16, or stage 0 in float32",
-            mend="use ds_configs/zero1_bf16.json or later",
-        )
-    if recipe.engine.parameters == "resident":
-        keep_resident(config, path.name)
+    """The JSON file named by the recipe, completed by what the recipe owns.
+
+    Raises:
+        RecipeError: a setting that the recipe or these ranks cannot have.
+    """
     return {
-        **checked_settings(config, recipe),
+        **checked_settings(recipe, plan.world_size, ranks_on_this_host(plan.world_size)),
         **plan.deepspeed_numbers(),
         # DeepSpeed clips at 1.0 unless told not to; GTR does not clip by global norm.
         "gradient_clipping": recipe.optimizer.clip_norm or 0.0,
@@ -125,13 +116,6 @@ def deepspeed_config(recipe: Recipe, plan: BatchPlan) -> dict[str, Any]:
     }
 
 
-def keep_resident(config: dict[str, Any], file: str) -> None:
-    """ZeRO-3 gathers parameters below a threshold once per step and keeps them; so the threshold goes above all."""
-    zero = config.get("zero_optimization", {})
-    if zero.get("stage", 0) != 3 or zero.get("offload_param"):
-        raise RecipeError(
-            f"engine.parameters is resident with {file}",
-            expected="ZeRO-3 without parameter offload: elsewhere parameters are resident anyway, or must not be",
-            mend="set engine.parameters to regathered",
-        )
-    zero["stage3_param_persistence_threshold"] = 10**15
+def ranks_on_this_host(ranks: int) -> int:
+    """As the launcher says: torchrun in LOCAL_WORLD_SIZE, deepspeed in LOCAL_SIZE; all `ranks` where none does."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or ranks)

@@ -30,7 +30,7 @@ def in_turn(folder: Path, names: list[str], backbone: str) -> dict[str, Any]:
     """Two steps with each file: losses, what a master weight is stored in, how far it moved, what is offloaded."""
     found = {}
     for name in names:
-        file = small_buffers(folder, name) if name in NVME else name
+        file = for_two_ranks(folder, name) if name in NVME or "hpz" in name else name
         settings = {"engine__deepspeed": str(file), "optimizer__learning_rate": 0.01, "model__layout": "ade"}
         settings["model__backbone"] = backbone
         recipe = with_settings(small_recipe(folder), **settings, engine__nvme_path=str(folder))
@@ -59,10 +59,14 @@ def in_turn(folder: Path, names: list[str], backbone: str) -> dict[str, Any]:
     return found
 
 
-def small_buffers(folder: Path, name: str) -> Path:
-    """The file with pinned buffers for a small model; the shipped ones take 1.6 GB a rank."""
+def for_two_ranks(folder: Path, name: str) -> Path:
+    """The file with pinned buffers for a small model (the shipped ones take 1.6 GB a rank), and copies in two ranks."""
     config = json.loads(find_deepspeed_file(name).read_text())
-    config["zero_optimization"]["offload_param"]["buffer_size"] = 1_100_000
+    zero = config["zero_optimization"]
+    if "zero_hpz_partition_size" in zero:
+        zero["zero_hpz_partition_size"] = 2
+    if zero.get("offload_param", {}).get("device") == "nvme":
+        zero["offload_param"]["buffer_size"] = 1_100_000
     write_json(folder / name, config)
     return folder / name
 
@@ -113,7 +117,6 @@ def test_parameters_on_nvme_train_like_parameters_in_memory(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("zero", "settings", "message"),
     [
-        ({"stage": 1, "overlap_comm": True}, {}, "overlap_comm at ZeRO stage 1"),
         ({"offload_optimizer": {"device": "nvme"}}, {}, "puts offload_optimizer on NVMe"),
         ({"offload_optimizer": {"device": "cpu", "ratio": 0.5}}, {}, "sets ratio"),
         ({"offload_param": {"device": "nvme"}, "stage3_prefetch_bucket_size": 0}, {}, "engine.nvme_path is empty"),
@@ -171,6 +174,71 @@ def test_a_file_that_makes_no_sense_is_refused_by_training_and_by_the_plan(
         deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
     with pytest.raises(RecipeError, match=message):
         predict(recipe, Machine(gpus=1))
+
+
+BF16 = {"bf16": {"enabled": True}}
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "ranks", "message"),
+    [
+        (BF16, {}, 1, "bf16 parameters at ZeRO stage 0"),
+        ({**BF16, "zero_optimization": {"stage": 1}}, {}, 2, "(?s)bf16 parameters at ZeRO stage 1.*torch_autocast"),
+        ({"zero_optimization": {"stage": 3, "zero_hpz_partition_size": 8}}, {}, 1, "copies within 8 ranks.* are 1"),
+        ({"zero_optimization": {"stage": 3, "zero_hpz_partition_size": 8}}, {}, 12, "copies within 8 ranks.* are 12"),
+        ({}, {"engine__gradient_reduction": "coalesced"}, 1, "gradient_reduction is coalesced"),
+        ({"zero_optimization": {"stage": 2}}, {"engine__parameters": "resident"}, 2, "parameters is resident"),
+        (
+            {"zero_optimization": {"stage": 3, "offload_param": {"device": "cpu"}}},
+            {"engine__parameters": "resident"},
+            2,
+            "parameters is resident",
+        ),
+        ({"zero_optimization": {"offload_optimizer": {"device": "cpu"}}}, {}, 1, "offloads at ZeRO stage 0"),
+        ({"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}, {}, 1, "offloads at ZeRO stage 2"),
+        ({"zero_optimisation": {"stage": 3}}, {}, 1, "unknown key"),
+        ({"gradient_allreduce_op": "sum"}, {}, 2, "gradient_allreduce_op is 'sum'"),
+        ({"zero_optimization": {"stage": 1, "overlap_comm": True}}, {}, 1, "overlap_comm at ZeRO stage 1"),
+    ],
+)
+def test_training_and_the_plan_refuse_in_the_same_words(
+    content: Any, settings: dict[str, Any], ranks: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOCAL_WORLD_SIZE", "LOCAL_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    write_json(tmp_path / "ds.json", content)
+    recipe = with_settings(small_recipe(tmp_path), engine__deepspeed=str(tmp_path / "ds.json"), **settings)
+    with pytest.raises(RecipeError, match=message) as by_training:
+        deepspeed_config(recipe, BatchPlan(recipe.batch.queries, ranks))
+    with pytest.raises(RecipeError) as by_the_plan:
+        predict(recipe, Machine(gpus=ranks))
+    assert str(by_training.value) == str(by_the_plan.value)
+
+
+def test_copies_within_a_node_do_not_span_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = with_settings(small_recipe(tmp_path), engine__deepspeed="zero3_bf16_hpz8.json", batch__queries=16)
+    plan = BatchPlan(recipe.batch.queries, 16)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert deepspeed_config(recipe, plan)["zero_optimization"]["zero_hpz_partition_size"] == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(RecipeError, match="16, 4 on a node"):
+        deepspeed_config(recipe, plan)
+    with pytest.raises(RecipeError, match="16, 4 on a node"):
+        predict(recipe, Machine(gpus=16, nodes=4))
+
+
+@pytest.mark.parametrize("said", [{}, {"data_types": {}}, {"data_types": {"grad_accum_dtype": None}}])
+def test_bf16_parameters_have_their_gradients_summed_in_float32(said: dict[str, Any], tmp_path: Path) -> None:
+    write_json(tmp_path / "ds.json", {**BF16, "zero_optimization": {"stage": 2}, **said})
+    recipe = with_settings(small_recipe(tmp_path), engine__deepspeed=str(tmp_path / "ds.json"))
+    config = deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))
+    assert config["data_types"] == {"grad_accum_dtype": "fp32"}
+
+
+def test_resident_parameters_are_below_the_threshold(tmp_path: Path) -> None:
+    recipe = with_settings(small_recipe(tmp_path), engine__parameters="resident")
+    zero = deepspeed_config(recipe, BatchPlan(recipe.batch.queries, 1))["zero_optimization"]
+    assert zero["stage3_param_persistence_threshold"] > 10**12
 
 
 def test_clipping_is_off_unless_asked_for(tmp_path: Path) -> None:

@@ -62,6 +62,21 @@ def test_weights_are_those_of_the_model(layout: Any, feed_forward: str, tmp_path
             model.query_tower.encoder.get_input_embeddings().requires_grad_(False)
 
 
+@pytest.mark.parametrize(
+    "factors", [{"proyection": 2.0}, {"encoder": 0.0, "projection": 0.0}, {"tower": 1.0, "wo": 2.0}]
+)
+def test_rate_factors_are_refused_as_by_the_optimizer(factors: dict[str, float]) -> None:
+    from largede.models.build import build_structure
+    from largede.training.optimizers import parameter_groups
+
+    config = ModelConfig(backbone="smoke", layout="ade")
+    with torch.device("meta"), pytest.raises(RecipeError) as by_the_optimizer:
+        parameter_groups(build_structure(config), factors)
+    with pytest.raises(RecipeError) as by_the_plan:
+        model_shape(config, factors)
+    assert str(by_the_optimizer.value) == str(by_the_plan.value)
+
+
 def test_unknown_shapes_are_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"model_type": "bert", "hidden_size": 768})
     for backbone in ("no/such-model", str(tmp_path), str(tmp_path / "nothing")):
@@ -267,6 +282,9 @@ def test_machines_that_do_not_exist_are_refused(numbers: dict[str, Any]) -> None
         ({"batch__queries": 8, "data__lanes": 1}, "8 on 16 ranks"),
         ({"engine__deepspeed": "zero9.json"}, "is no file"),
         ({"engine__deepspeed": "zero2_bf16.json", "engine__parameters": "resident"}, "resident"),
+        ({"optimizer__rate_factors": {"proyection": 0.0}}, "occurs in no parameter's name"),
+        ({"optimizer__rate_factors": {"encoder": 0.0, "projection": 0.0}}, "freezes every parameter"),
+        ({"optimizer__rate_factors": {"tower": 2.0, "projection": 0.0}}, "comes after parts"),
     ],
 )
 def test_runs_that_cannot_be_are_refused(dotted: dict[str, Any], said: str) -> None:

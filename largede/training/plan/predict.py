@@ -4,9 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from largede.config.batch import BatchPlan
-from largede.config.deepspeed import read_deepspeed_file
 from largede.config.recipe import Recipe
-from largede.errors import RecipeError
 from largede.training.deepspeed_settings import checked_settings
 from largede.training.plan.duration import BYTES_PER_TOKEN, StepTime, mean_tokens, step_time
 from largede.training.plan.machine import GIB, Machine
@@ -100,9 +98,8 @@ def predict(recipe: Recipe, machine: Machine) -> Plan:
         ModelError: a backbone whose shape is not known.
     """
     BatchPlan(recipe.batch.queries, machine.gpus)  # refuses a batch that is smaller than the ranks
-    checked_settings(read_deepspeed_file(recipe.engine.deepspeed), recipe)  # refuses what would train wrongly
+    checked_settings(recipe, machine.gpus, machine.gpus_per_node)  # refuses what the engine would refuse
     setup = setup_of(recipe, machine)
-    refuse_impossible(setup)
     return Plan(
         recipe=recipe,
         machine=machine,
@@ -111,32 +108,3 @@ def predict(recipe: Recipe, machine: Machine) -> Plan:
         host_bytes_per_node=host_bytes(setup) * machine.gpus_per_node,
         time=step_time(setup, machine),
     )
-
-
-def refuse_impossible(setup: Setup) -> None:
-    """The engine refuses these when it is built; a plan says so before a machine is taken."""
-    zero, file = setup.zero, setup.recipe.engine.deepspeed
-    if setup.is_resident and (zero.stage != 3 or zero.parameters_on != "none"):
-        raise RecipeError(
-            f"engine.parameters is resident with {file}",
-            expected="ZeRO-3 without parameter offload: elsewhere parameters are resident anyway, or must not be",
-            mend="set engine.parameters to regathered",
-        )
-    if setup.coalesced and zero.stage == 0:
-        raise RecipeError(
-            f"engine.gradient_reduction is coalesced with {file}",
-            expected="ZeRO 1, 2 or 3: DeepSpeed has it nowhere else",
-            mend="set engine.gradient_reduction to per_chunk",
-        )
-    if zero.precision == "bf16" and zero.stage < 2:
-        raise RecipeError(
-            f"{file} asks for bf16 parameters at ZeRO stage {zero.stage}",
-            expected="ZeRO 2 or 3 with bf16, autocast at stage 1, float32 at stage 0",
-            mend="use ds_configs/zero2_bf16.json or zero3_bf16.json",
-        )
-    if zero.hpz > 1 and setup.ranks % zero.hpz:
-        raise RecipeError(
-            f"{file} keeps copies within {zero.hpz} ranks, and there are {setup.ranks}",
-            expected="a multiple of zero_hpz_partition_size",
-            mend="use zero3_bf16.json, or other numbers of GPUs",
-        )

@@ -10,6 +10,7 @@ from typing import Any
 from largede.config.recipe import Layout, ModelConfig
 from largede.errors import ModelError
 from largede.models.presets import KNOWN_BACKBONES, PRESETS, T5Shape
+from largede.training.rate_factors import Named, factors_of
 
 BIAS_BUCKETS = 32
 """T5's buckets of relative positions; only the first block owns a table of them, which the others share."""
@@ -29,11 +30,6 @@ class Weight:
 
     def within(self, *towers: str) -> "Weight":
         return replace(self, names=tuple(f"{tower}.{name}" for tower in towers for name in self.names))
-
-    def under(self, rate_factors: Mapping[str, float]) -> "Weight":
-        """Not trained where the first part of a name that occurs in one of its names has factor 0."""
-        factor = next((f for part, f in rate_factors.items() if any(part in name for name in self.names)), 1.0)
-        return replace(self, trained=self.trained and factor != 0.0)
 
 
 @dataclass(frozen=True)
@@ -73,6 +69,7 @@ def model_shape(config: ModelConfig, rate_factors: Mapping[str, float] | None = 
 
     Raises:
         ModelError: the backbone is no preset, no known hub name, and no folder of a T5 encoder, or has too few layers.
+        RecipeError: a part of a name in `rate_factors` has no effect, or nothing is left to train.
     """
     encoder = encoder_shape(config.backbone)
     if config.layers is not None:
@@ -84,7 +81,9 @@ def model_shape(config: ModelConfig, rate_factors: Mapping[str, float] | None = 
             )
         encoder = replace(encoder, layers=config.layers)
     towers = 1 if config.layout == "sde" else 2
-    weights = [weight.under(rate_factors or {}) for weight in _weights(encoder, config.embedding_dim, config.layout)]
+    weights = list(_weights(encoder, config.embedding_dim, config.layout))
+    factors = factors_of([Named(weight.names, weight.trained) for weight in weights], rate_factors or {})
+    weights = [replace(weight, trained=factor != 0.0) for weight, factor in zip(weights, factors, strict=True)]
     return ModelShape(encoder, config.embedding_dim, towers, tuple(weights))
 
 
