@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs an NVIDIA GPU, in one command of about a quarter of an hour on one GPU of 80 GB: the tests of
-# equality, pairs/s and memory of Base, Large and XXL, Base and Large beside sentence-transformers, and a profile.
+# Everything that needs an NVIDIA GPU, in one command, for one GPU of 80 GB: the tests of equality, pairs/s and memory of
+# Base, Large and XXL, Base and Large beside sentence-transformers, and a profile. It has not been run on a GPU yet; the
+# limits of its parts add up to 55 minutes.
 # It needs largede's requirements, pytest and sentence-transformers, with largede installed or not.
 #
 #     bash tests/gpu/run.sh                    # OUT=folder for the results, else runs/gpu; "$@" goes to pytest
+#     ONLY=xxl bash tests/gpu/run.sh           # only the parts whose name has these words (an expression); adds to OUT
 #     DEVICE=cpu bash tests/gpu/run.sh         # every part, very small, on a CPU: tests this script
 #
 # A part that fails does not stop the others; the exit status says whether one did.
@@ -23,6 +25,7 @@ failed=()
 part() {  # part NAME COMMAND...: run it into its log, remember whether it failed
     local name=$1
     shift
+    [[ $name =~ ${ONLY:-} ]] || return
     echo "== $name: $*"
     [[ $DEVICE == none ]] && return
     local began=$SECONDS
@@ -35,14 +38,14 @@ part() {  # part NAME COMMAND...: run it into its log, remember whether it faile
     fi
 }
 
-rates() { part "rates-$1" timeout 420 "$python" tests/gpu/rates.py --out "$OUT" --model "$@"; }
+rates() { part "rates-$1" timeout "${LIMIT:-420}" "$python" tests/gpu/rates.py --out "$OUT" --model "$@"; }
 peers() { part "peers-$1" timeout 300 "$python" tests/gpu/peers.py --out "$OUT/peers.jsonl" --model "$@"; }
 
 if [[ $DEVICE == none ]]; then
     echo "No NVIDIA GPU here, so nothing is run. With one, these would be:"
 else
     mkdir -p "$OUT"
-    rm -f "$OUT"/{rates,peers}.jsonl "$OUT/profiles.txt"
+    [[ -z "${ONLY:-}" ]] && rm -f "$OUT"/{rates,peers}.jsonl "$OUT/profiles.txt"
 fi
 [[ $DEVICE == cpu ]] && export CUDA_VISIBLE_DEVICES=""
 
@@ -58,7 +61,8 @@ else
     part tests timeout 400 "$python" -m pytest -s -rs tests/gpu "$@"
     rates gtr-base --spread 16 160 --steps 3 --profile
     rates gtr-large --spread 16 160 --steps 2
-    rates gtr-xxl --steps 1 --profile
+    # 57 PFLOP a step: minutes, and the weights are made first.
+    LIMIT=1400 rates gtr-xxl --steps 1 --profile
     peers gtr-base "${spread[@]}" "${tried[@]}"
     peers gtr-large "${spread[@]}" "${tried[@]}" --activation-checkpointing
 fi

@@ -54,7 +54,7 @@ def introduction(results: list[Result], expected: int, hardware: str) -> str:
 
     {COMMAND}
 
-{commits(results)}; {hardware}, gloo, float32 unless said otherwise; interrupted, the command goes on.{missing}
+{commits(results)}, {hardware}, gloo, float32 unless said otherwise; interrupted, the command goes on.{missing}
 
 The loss and every parameter's gradient of a step under DeepSpeed, against the plain twin: the same batch and chunks in
 one process and one graph of autograd, without DeepSpeed, collectives or replay, with each rank's random numbers. The
@@ -66,14 +66,12 @@ of them right answers to be masked; temperature 0.01 for cosine, 0.1 for dot, wh
 
 def commits(results: list[Result]) -> str:
     """`Commit abc` or, where answers of an earlier commit are shown, which rows are whose."""
-    counts = Counter(r.commit for r in results)
-    if len(counts) == 1:
-        return f"Commit {next(iter(counts))}"
-    told = []
-    for name, count in counts.most_common():
+    (most, _), *others = Counter(r.commit for r in results).most_common()
+    told = f"Commit {most}"
+    for name, count in others:
         rows = {r.question.kind if r.question.is_broken else r.question.name for r in results if r.commit == name}
-        told.append(f"{count:,} answers at commit {name}" + (f" ({', '.join(sorted(rows))})" if len(rows) < 5 else ""))
-    return "; ".join(told)
+        told += f" ({count:,} of the answers at {name}, in: {', '.join(sorted(rows))})"
+    return told
 
 
 def commit() -> str:
