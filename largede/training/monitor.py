@@ -83,19 +83,6 @@ class Monitor:
         `spread` is of the batch's embeddings by side; `relative_update` is the RMS of the last change of parameters
         over their own, by kind of parameter.
         """
-        elapsed_s = time.perf_counter() - self.since_s
-        local = [
-            self.pairs,
-            self.tokens,
-            self.texts,
-            self.cut_texts,
-            self.data_wait_s,
-            report.padding_frac,
-            memory_gib(),
-        ]
-        pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
-            torch.tensor(local, dtype=torch.float64, device=group_device())
-        ).tolist()
         figures = {
             "loss/contrastive": report.score.loss,
             "quality/in_batch_accuracy_percent": 100 * report.score.accuracy,
@@ -107,20 +94,31 @@ class Monitor:
             "optimizer/learning_rate": learning_rate,
             "optimizer/gradient_norm": gradient_norm,
             **{f"update_to_parameter_rms/{kind}": ratio for kind, ratio in relative_update.items()},
-            "speed/pairs_per_s": pairs / elapsed_s,
-            "speed/tokens_per_s": tokens / elapsed_s,
-            "speed/step_s": elapsed_s / max(1, self.steps),
-            "data/padding_percent": 100 * padding / world_size(),
-            "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
             "data/masked_columns_per_query": report.score.masked_per_query,
-            "data/cut_texts_percent": 100 * cut / max(1, texts),
             "data/epoch": epoch,
-            "memory/peak_gib_all_ranks": memory,
+            **self._work_since_last_time(report.padding_frac),
         }
         if rank() == 0:
             self._write(step, figures)
             self.say(progress_line(step, self.total_steps, figures))
         self._start_interval()
+
+    def _work_since_last_time(self, padding_frac: float) -> dict[str, float]:
+        """Rates and shares over the interval, of all ranks together. Collective."""
+        elapsed_s = time.perf_counter() - self.since_s
+        own = [self.pairs, self.tokens, self.texts, self.cut_texts, self.data_wait_s, padding_frac, memory_gib()]
+        pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
+            torch.tensor(own, dtype=torch.float64, device=group_device())
+        ).tolist()
+        return {
+            "speed/pairs_per_s": pairs / elapsed_s,
+            "speed/tokens_per_s": tokens / elapsed_s,
+            "speed/step_s": elapsed_s / max(1, self.steps),
+            "data/padding_percent": 100 * padding / world_size(),
+            "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
+            "data/cut_texts_percent": 100 * cut / max(1, texts),
+            "memory/peak_gib_all_ranks": memory,
+        }
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():
