@@ -4,8 +4,8 @@ DeepSpeed is silent about keys it does not know at the top level, so a file with
 ZeRO; inside `zero_optimization` it refuses them with a traceback; and some that it knows change the gradient. Hence the
 names are held here, without importing DeepSpeed, and a test holds them against DeepSpeed's own fields.
 
-The switches of `zero_optimization` were measured at DeepSpeed 0.19.8 on two CPU ranks, one at a time, two towers in
-float32, three steps: gradients are within 2e-6 of the plain twin's. `stage3_module_granularity_threshold` ended in a
+The switches of `zero_optimization` were tried once, by hand, at DeepSpeed 0.19.8 on two CPU ranks, one at a time, two
+towers in float32, three steps: gradients were those of the plain twin. `stage3_module_granularity_threshold` ended in a
 traceback there and is left out.
 """
 
@@ -115,7 +115,7 @@ FILE: Keys = {
         "lower_precision_safe_modules": NAMES,
     },
     "data_types": {
-        "grad_accum_dtype": one_of("fp32", None, said="fp32: bf16 loses a hundredth of the gradient over many chunks"),
+        "grad_accum_dtype": one_of("fp32", None, said="fp32: in bf16 the sum over many chunks is rounded at each"),
     },
     "gradient_allreduce_op": only("mean"),
     "prescale_gradients": only(False),

@@ -176,7 +176,9 @@ class EngineConfig:
 
     deepspeed: str = setting("zero3.json", "DeepSpeed JSON file: a path, or the name of a file in ds_configs/.")
     gradient_reduction: Literal["per_chunk", "coalesced"] = setting(
-        "per_chunk", "per_chunk: reduce-scatter into float32 slices after each chunk; coalesced: once per step."
+        "per_chunk",
+        "per_chunk: reduce-scatter into float32 slices after each chunk; coalesced: once per step, "
+        "where bf16 parameters add up their chunks in bf16.",
     )
     activation_checkpointing: bool = setting(False, "Recompute each T5 block in the backward pass.")
     parameters: Literal["regathered", "resident"] = setting(
