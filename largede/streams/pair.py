@@ -1,5 +1,6 @@
 """A training pair: one query, the passage that answers it, and optional hard negatives."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,8 @@ class Pair:
     `negative_titles` and `negative_ids` are empty when no negative has one; otherwise they run parallel to `negatives`.
     `group` names the source (article, thread); pairs of one group are likely false negatives of each other.
     `other_positives` are ids or whole texts (title and body joined) of further passages known to answer the query: they
-    are not trained on here, but never count as its negatives.
+    are not trained on here, but never count as its negatives. `source` names the collection a pair was read from (a
+    forum, a data set) and `score` is what its readers voted for the answer; training uses neither.
     """
 
     query: str
@@ -28,6 +30,8 @@ class Pair:
     negative_ids: tuple[str, ...] = ()
     group: str = ""
     other_positives: tuple[str, ...] = ()
+    source: str = ""
+    score: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, empty fields left out; `from_dict` is its inverse."""
@@ -36,6 +40,8 @@ class Pair:
             record["negatives"] = self._negatives_as_json()
         if self.other_positives:
             record["other_positives"] = list(self.other_positives)
+        if self.score is not None:
+            record["score"] = self.score
         return record
 
     def _negatives_as_json(self) -> list[Any]:
@@ -70,10 +76,11 @@ class Pair:
             negative_titles=negative_titles,
             negative_ids=negative_ids,
             other_positives=_other_positives(record.get("other_positives"), where),
+            score=_score(record.get("score"), where),
         )
 
 
-_TEXTS = ("query", "positive", "title", "query_id", "positive_id", "group")
+_TEXTS = ("query", "positive", "title", "query_id", "positive_id", "group", "source")
 _IDS = ("query_id", "positive_id", "id", "group")
 
 
@@ -104,6 +111,14 @@ def _other_positives(value: Any, where: str) -> tuple[str, ...]:
             raise _unusable(place, "has neither id nor text", "an id, a text, or an object with one of them")
         names += filter(None, found)
     return tuple(names)
+
+
+def _score(value: Any, where: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise _unusable(where, f'has {_kind(value)} under "score"', 'a finite number under "score"')
+    return value
 
 
 def _negative(item: Any, where: str) -> tuple[str, str, str]:

@@ -18,7 +18,8 @@ def pairs(draw: st.DrawFn) -> Pair:
     others = tuple(draw(st.lists(FULL, max_size=2)))
     texts = (draw(FULL), draw(FULL), draw(TEXT))
     ids = (draw(TEXT), draw(TEXT), draw(column))
-    return Pair(*texts, negatives, draw(column), *ids, other_positives=others)
+    score = draw(st.none() | st.integers(-9, 9) | st.floats(allow_nan=False, allow_infinity=False))
+    return Pair(*texts, negatives, draw(column), *ids, other_positives=others, source=draw(TEXT), score=score)
 
 
 @given(pairs())
@@ -62,6 +63,8 @@ def test_other_positives_are_ids_or_whole_texts() -> None:
         ),
         ({"query": "q", "positive": "p", "negatives": ["n", 1]}, "x line 2, negative 2 is a number"),
         ({"query": "q", "positive": "p", "negatives": [{"title": "t"}]}, "x line 2, negative 1 has no text"),
+        ({"query": "q", "positive": "p", "score": "3"}, 'x line 2 has text under "score"'),
+        ({"query": "q", "positive": "p", "score": float("nan")}, 'x line 2 has a number under "score"'),
         ({"query": "q", "positive": "p\ud83d"}, 'x line 2 has half a Unicode character under "positive"'),
     ],
 )
