@@ -66,7 +66,11 @@ class ModelConfig:
 class DataConfig:
     """Where pairs come from and how their text becomes tokens."""
 
-    shards: str = setting("", "Folder written by `largede-data shard`.")
+    shards: str = setting(
+        "",
+        "Folder written by `largede-data shard`, or the URL of one (https, s3, gs, any that fsspec reads), or "
+        "pipe:COMMAND with {name} (train --allow-pipe).",
+    )
     seed: int = setting(0, "Seed of the global order of pairs.")
     lanes: int = setting(8, "Independent readers of the data; divides batch.queries, fixed for the life of a run.")
     workers: int = setting(0, "Loader processes per rank; 0 reads and tokenises in the training process.")

@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -12,6 +13,7 @@ from largede.errors import LargedeError
 from largede.streams.index import ShardIndex
 from largede.streams.order import GlobalOrder
 from largede.streams.pair import Pair
+from largede.streams.places.place import Place
 from largede.streams.read import BlockId, BlockReader, demand_within_limit
 
 T = TypeVar("T")
@@ -49,12 +51,13 @@ class RankStream(Generic[T]):
     def steps(self, first: int, stride: int) -> Iterator[Prepared[T]]:
         """Steps first, first + stride, ... without end, or up to the first error."""
         reader = BlockReader(self.index, damaged_limit=self.damaged_limit, cache_blocks=self._lanes_read + 1)
-        prepared = self.prepare(reader, first)
-        while prepared.error is None:
-            yield prepared
-            first += stride
+        with closing(self.index.place):
             prepared = self.prepare(reader, first)
-        yield prepared
+            while prepared.error is None:
+                yield prepared
+                first += stride
+                prepared = self.prepare(reader, first)
+            yield prepared
 
     @property
     def _lanes_read(self) -> int:
@@ -77,7 +80,7 @@ class PairBatches(Generic[T]):
 
     def __init__(
         self,
-        data_dir: Path,
+        place: Place | Path,
         *,
         batch_size: int,
         lanes: int,
@@ -89,7 +92,7 @@ class PairBatches(Generic[T]):
         workers: int = 0,
         damaged_limit: int = 0,
     ) -> None:
-        self.index = ShardIndex.load(Path(data_dir))
+        self.index = ShardIndex.load(place, rank=rank, world_size=world_size)
         order = GlobalOrder(self.index.block_sizes, seed, batch_size, lanes)
         rows = BatchPlan(batch_size, world_size).rows(rank)
         self._stream = RankStream(self.index, order, rows, transform, damaged_limit)

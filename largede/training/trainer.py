@@ -18,6 +18,7 @@ from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
+from largede.streams.places import place_of
 from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
@@ -50,10 +51,11 @@ EXIT_SAVED_ON_SIGNAL = 75
 """Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
 
 
-def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
+def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:
     """Train to `recipe.run.steps`, continuing the run folder where it stands; gives the last checkpoint.
 
-    Started on every rank alike, by the deepspeed launcher, or alone. Collective from beginning to end.
+    Started on every rank alike, by the deepspeed launcher, or alone. Collective from beginning to end. `allow_pipe`
+    lets data.shards be a shell command.
 
     Raises:
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
@@ -61,7 +63,7 @@ def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
     """
     join_ranks(recipe.engine)
     try:
-        last = Trainer(recipe, say if rank() == 0 else lambda line: None).run()
+        last = Trainer(recipe, say if rank() == 0 else lambda line: None, allow_pipe=allow_pipe).run()
     except BaseException as error:
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
         raise
@@ -72,9 +74,10 @@ def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
 class Trainer:
     """One run on this rank: its model, its data, its place."""
 
-    def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
+    def __init__(self, recipe: Recipe, say: Callable[[str], None], *, allow_pipe: bool = False) -> None:
         self.recipe = recipe
         self.say = say
+        self.allow_pipe = allow_pipe
         self.folder = Path(recipe.run.out)
         self.checkpoints = self.folder / "checkpoints"
         self.tokenizer_name = tokenizer_of(recipe.model)
@@ -108,14 +111,14 @@ class Trainer:
         if not data.shards:
             raise RecipeError(
                 "data.shards is empty",
-                expected="the folder of the pairs",
+                expected="the folder or URL of the pairs",
                 mend="give --data.shards, from `largede-data shard`",
             )
         if data.workers:
             # The loader's processes are the parallelism; a forked tokenizer with own threads would warn and stop.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return PairBatches(
-            Path(data.shards),
+            place_of(data.shards, allow_pipe=self.allow_pipe),
             batch_size=self.recipe.batch.queries,
             lanes=data.lanes,
             seed=data.seed,
