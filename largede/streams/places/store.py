@@ -15,9 +15,9 @@ from largede.streams.places.place import NotThereYet, Place, Unreadable, check_n
 
 T = TypeVar("T")
 
-# File systems of the process this one was forked from. Were they collected here, they would close connections that the
-# other process still uses.
-_inherited: list[Any] = []
+# By process and URL, for as long as the process lives. Forked processes inherit the file systems of their parent; were
+# one collected there, it would wait for a loop that does not run and unregister the parent's connections.
+_file_systems: dict[tuple[int, str], Any] = {}
 
 _OURS = ("builtins", "largede")
 
@@ -27,17 +27,13 @@ class StorePlace(Place):
 
     def __init__(self, url: str) -> None:
         super().__init__(url.rstrip("/"), Patience())
-        self._made: tuple[int, Any] | None = None
 
     @property
     def files(self) -> Any:
         """The fsspec file system of this process."""
-        if self._made is not None and self._made[0] != os.getpid():
-            _inherited.append(self._made[1])
-            self._made = None
-        if self._made is None:
-            self._made = os.getpid(), file_system(self.address)
-        return self._made[1]
+        key = os.getpid(), self.address
+        # Of several threads that come first, all take the one that is kept.
+        return _file_systems.get(key) or _file_systems.setdefault(key, file_system(self.address))
 
     def sizes(self, names: Sequence[str]) -> dict[str, int]:
         for name in names:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from largede.errors import DataError
+from largede.streams.places.patience import Passing
 from largede.streams.places.place import Unreadable, check_name
 from largede.streams.places.store import StorePlace
 
@@ -20,7 +21,7 @@ _CONNECT_S = 30
 _SILENCE_S = 60
 """Without a byte; a connection that died without a word is noticed then."""
 _NOT_FOUND = (404, 410)
-_PASSING = (408, 425, 429)
+_PASSING_STATUS = (408, 425, 429)
 
 
 class WebPlace(StorePlace):
@@ -87,13 +88,16 @@ class WebPlace(StorePlace):
         )
 
     def _sorted(self, error: Exception) -> Exception:
-        status = getattr(error, "status", None)
-        said = f"status {status}"
-        if status in (401, 403):
+        import aiohttp
+
+        if not isinstance(error, aiohttp.ClientResponseError):
+            return super()._sorted(error)
+        said = f"status {error.status}"
+        if error.status in (401, 403):
             return self._refused(said)
-        if isinstance(status, int) and 400 <= status < 500 and status not in _PASSING:
+        if 400 <= error.status < 500 and error.status not in _PASSING_STATUS:
             return Unreadable(f"cannot be read ({said})")
-        return super()._sorted(error)
+        return Passing(said)
 
 
 def _extent(status: int, headers: Any) -> tuple[int, int | None]:
