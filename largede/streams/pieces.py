@@ -65,5 +65,7 @@ class WithSentencePiece:
 def _is_sentencepiece(tokenizer: Any) -> bool:
     if type(tokenizer).__name__ not in ("T5Tokenizer", "T5TokenizerFast"):
         return False
+    # Folders that transformers saved hold tokenizer.json alone, and such a tokenizer has no such attribute.
+    file = getattr(tokenizer, "vocab_file", None) or ""
     has_words_of_its_own = any("<" not in added for added in tokenizer.get_added_vocab())
-    return Path(tokenizer.vocab_file or "").is_file() and not has_words_of_its_own
+    return Path(file).is_file() and not has_words_of_its_own
