@@ -90,6 +90,18 @@ def test_only_what_is_needed_of_an_endless_command_is_read(local: ShardIndex) ->
     assert children() == []
 
 
+def test_a_slow_command_is_said_while_it_lasts(
+    local: ShardIndex, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "SLOW_S", 0.06)
+    monkeypatch.setattr(patience, "_watch", patience._Watch())
+    piping = place(local, "sleep 0.2; cat {folder}/{name}")
+    expected = (local.folder / "shard-00000.tar").read_bytes()[512:522]
+    assert piping.read("shard-00000.tar", 512, 10) == expected
+    piping.close()
+    assert any("shard-00000.tar: reading has taken" in line for line in caplog.messages)
+
+
 def test_a_failing_command_is_tried_again_and_then_shown(tmp_path: Path, local: ShardIndex) -> None:
     piping = place(local, f"echo {{name}} >> {tmp_path}/ran; echo no such bucket >&2; exit 3")
     with pytest.raises(DataError, match="ended with status 3: no such bucket"):

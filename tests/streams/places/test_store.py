@@ -95,6 +95,26 @@ def test_missing_and_resized_objects_are_named_at_the_start(bucket: str, local: 
     assert "s3://made/other/shard-00003.tar is missing" in raised.value.given
 
 
+def test_an_object_cut_short_or_replaced_under_way_is_damage(bucket: str, local: ShardIndex) -> None:
+    import boto3
+
+    client = boto3.client("s3")
+    for path in local.folder.iterdir():
+        client.upload_file(str(path), "made", f"changing/{path.name}")
+    reader = BlockReader(ShardIndex.load(place_of("s3://made/changing")), damaged_limit=99)
+    first = (local.folder / "shard-00000.tar").read_bytes()
+    third_block = int(local.shards[0].blocks[2, 0])
+    client.put_object(Bucket="made", Key="changing/shard-00000.tar", Body=first[: third_block + 5])
+    client.put_object(Bucket="made", Key="changing/shard-00001.tar", Body=first)
+    client.delete_object(Bucket="made", Key="changing/shard-00004.tar")
+    reader.pairs(all_places(local)[:80])
+    assert set(reader.damaged) == {(0, 2), (0, 3), (0, 4)} | {(1, block) for block in range(5)}
+    assert reader.damaged[0, 2] == f"has 5 bytes of {local.shards[0].blocks[2, 1]}"
+    assert reader.damaged[0, 4].startswith("cannot be read")
+    with pytest.raises(DataError, match=r"changing/shard-00004\.tar is missing"):
+        reader.pairs(all_places(local)[-1:])
+
+
 def test_no_bucket_and_no_index(bucket: str) -> None:
     for url in ("s3://no-such-bucket/shards", "s3://made/nothing"):
         with pytest.raises(DataError, match=r"has no index\.json"):

@@ -12,7 +12,8 @@ from largede.errors import DataError
 from largede.streams.index import ShardIndex
 from largede.streams.order import GlobalOrder
 from largede.streams.places import patience, place_of
-from largede.streams.places.place import Place, Unreadable
+from largede.streams.places.copy import local_file
+from largede.streams.places.place import NotThere, Place, Unreadable
 from largede.streams.read import BlockReader
 
 
@@ -237,3 +238,17 @@ def test_a_whole_shard_comes_in_pieces_up_to_its_length(place: Place, local: Sha
     assert b"".join(place.pieces(shard.name, shard.bytes)) == (local.folder / shard.name).read_bytes()
     with pytest.raises(Unreadable, match=f"more than {shard.bytes - 1}"):
         list(place.pieces(shard.name, shard.bytes - 1))
+
+
+def test_a_shard_as_a_local_file_is_a_copy_that_does_not_stay(place: Place, local: ShardIndex) -> None:
+    shard = local.shards[1]
+    with local_file(place, shard.name, shard.bytes) as path:
+        assert path.read_bytes() == (local.folder / shard.name).read_bytes()
+    assert not path.parent.exists()
+    with pytest.raises(Unreadable, match="more than 100"), local_file(place, shard.name, 100):
+        pass
+    with pytest.raises(NotThere), local_file(place, "shard-99999.tar", 100):
+        pass
+    with local_file(local.place, shard.name, shard.bytes) as path:
+        assert path == local.folder / shard.name
+    assert path.exists()
