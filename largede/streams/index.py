@@ -174,8 +174,8 @@ def _json_object(place: Place) -> dict[str, Any]:
             expected="a folder written by `largede-data shard`",
             mend=f"name that folder, or write it: largede-data shard PAIRS.jsonl --out {place}",
         ) from None
-    except Unreadable as damage:
-        raise _unreadable(place, INDEX_NAME, str(damage)) from None
+    except Unreadable as problem:
+        raise _unreadable(place, INDEX_NAME, str(problem)) from None
     except (ValueError, RecursionError) as error:
         raise _unreadable(place, INDEX_NAME, f"is no JSON: {error}") from None
     return record if isinstance(record, dict) else {}
@@ -184,8 +184,8 @@ def _json_object(place: Place) -> dict[str, Any]:
 def _unreadable(place: Place, name: str, problem: str) -> DataError:
     return DataError(
         f"{place.where(name)} {problem}",
-        expected="an index as `largede-data shard` writes it",
-        mend="copy the folder again, or run `largede-data shard` again",
+        expected="an index as `largede-data shard` writes it, and a way to it",
+        mend="check the address and the connection; where the file is damaged, copy the folder again",
     )
 
 
@@ -208,8 +208,8 @@ def _block_table(place: Place, entry: dict[str, Any]) -> NDArray[np.uint32]:
             expected=f"the table of blocks beside {INDEX_NAME}",
             mend="copy the folder again",
         ) from None
-    except Unreadable as damage:
-        raise _unreadable(place, BLOCKS_NAME, str(damage)) from None
+    except Unreadable as problem:
+        raise _unreadable(place, BLOCKS_NAME, str(problem)) from None
     _demand(digest.hexdigest() == _typed(entry, "sha256", str), f"{BLOCKS_NAME} does not match its checksum")
     table = _mapped(place.folder / BLOCKS_NAME) if isinstance(place, LocalPlace) else _parsed(data)
     _demand(table.shape == shape and table.dtype == np.dtype("<u4"), f"{BLOCKS_NAME} is not uint32 {shape}")
