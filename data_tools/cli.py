@@ -8,21 +8,38 @@ from largede.verbs import Verb, positive, run_verbs
 
 
 def _shard_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst, or folders of such files"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
     parser.add_argument(
-        "--shard-pairs", type=positive, default=65536, metavar="N", help="pairs in a shard (%(default)s)"
+        "--shard-pairs", type=positive, default=65536, metavar="N", help="most pairs in a shard (%(default)s)"
     )
     parser.add_argument("--block-pairs", type=positive, default=256, metavar="N", help="pairs in a block (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle (%(default)s)")
     parser.add_argument("--skip-bad", type=int, default=0, metavar="N", help="bad lines to pass over (%(default)s)")
+    parser.add_argument(
+        "--query-fraction",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="share of the queries to keep, with all their pairs",
+    )
+    parser.add_argument(
+        "--fraction-seed", type=int, default=0, metavar="SEED", help="seed of that choice of queries (%(default)s)"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
+    parser.add_argument("--memory-gib", type=float, metavar="GIB", help="memory of all processes (1 for each)")
 
 
 def _run_shard(args: argparse.Namespace) -> None:
-    from data_tools.shard import ShardSettings, shard
+    from data_tools.shard import shard
+    from data_tools.shard_settings import Machine, ShardSettings, processors
 
-    settings = ShardSettings(args.shard_pairs, args.block_pairs, args.seed, args.skip_bad)
-    print(shard(args.inputs, args.out, settings))
+    settings = ShardSettings(
+        args.shard_pairs, args.block_pairs, args.seed, args.skip_bad, args.query_fraction, args.fraction_seed
+    )
+    print(shard(args.inputs, args.out, settings, Machine(args.workers or processors(), args.memory_gib)))
 
 
 def _verify_flags(parser: argparse.ArgumentParser) -> None:

@@ -26,17 +26,28 @@ class DamagedBlock(Exception):
     """The bytes of a block are not what was written; the message says how that shows."""
 
 
+def row_of(pair: Pair) -> tuple[Any, ...]:
+    """The values of a pair in the order of its fields; `Pair(*row)` is the inverse."""
+    row: tuple[Any, ...] = _values(pair)
+    return row
+
+
 def encode_block(pairs: Sequence[Pair]) -> bytes:
     """The bytes of a block; the same for the same pairs. Raises DataError for more than MAX_BLOCK_BYTES of text."""
+    return encode_rows([row_of(pair) for pair in pairs])
+
+
+def encode_rows(rows: Sequence[tuple[Any, ...]]) -> bytes:
+    """`encode_block` for pairs that are rows already."""
     import msgpack
     import zstandard
 
-    columns = zip(_DEFAULTS.items(), zip(*map(_values, pairs), strict=True), strict=True)
+    columns = zip(_DEFAULTS.items(), zip(*rows, strict=True), strict=True)
     given = {name: column for (name, default), column in columns if any(value != default for value in column)}
     data = msgpack.packb(given)
     if len(data) > MAX_BLOCK_BYTES:
         raise DataError(
-            f"a block of {len(pairs)} pairs with {len(data)} bytes of text",
+            f"a block of {len(rows)} pairs with {len(data)} bytes of text",
             expected=f"blocks of at most {MAX_BLOCK_BYTES} bytes",
             mend="choose a smaller --block-pairs",
         )

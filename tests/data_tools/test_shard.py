@@ -8,12 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from data_tools.buckets import bucket_count, shuffled
 from shard_sets import all_places, write_pairs
 
-from data_tools.buckets import bucket_count, shuffled
 from data_tools.cli import main
 from data_tools.pairs import PairReader
-from data_tools.shard import ShardSettings, shard
+from data_tools.shard import shard
+from data_tools.shard_settings import ShardSettings
 from largede.errors import DataError, MachineError
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
