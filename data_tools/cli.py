@@ -28,7 +28,7 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="F",
-        help="share of the queries to keep, with all their pairs",
+        help="share of queries to keep, with all their pairs",
     )
     parser.add_argument(
         "--fraction-seed", type=int, default=0, metavar="SEED", help="seed of that choice of queries (%(default)s)"

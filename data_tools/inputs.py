@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from data_tools.parts import MANIFEST, pair_files
 from largede.errors import DataError
 from largede.files import sha256_file
 
@@ -48,8 +49,11 @@ class Content:
 
 
 def input_files(inputs: Sequence[Path]) -> list[InputFile]:
-    """The files named, and of a folder those directly in it that hold pairs, by name. Raises DataError."""
-    return [described(path) for given in inputs for path in (_pair_files(given) if given.is_dir() else [given])]
+    """The files named; in place of a folder its parts, or else the files directly in it that hold pairs, by name.
+
+    Raises DataError.
+    """
+    return [described(path) for given in inputs for path in (_files_of(given) if given.is_dir() else [given])]
 
 
 def described(path: Path) -> InputFile:
@@ -63,7 +67,9 @@ def described(path: Path) -> InputFile:
         ) from None
 
 
-def _pair_files(folder: Path) -> list[Path]:
+def _files_of(folder: Path) -> list[Path]:
+    if (folder / MANIFEST).exists():
+        return pair_files([folder])
     found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
     if not found:
         raise DataError(

@@ -17,7 +17,6 @@ from data_tools.sorted_runs import RunWriter
 from data_tools.sources import lines_of, watched
 from data_tools.work import Report, Task
 from largede.errors import DataError
-from largede.streams.block import row_of
 
 BATCH_BYTES = 1 << 30
 """Text of the inputs that are read as one task. What a killed run loses of it is read again."""
@@ -114,7 +113,7 @@ def _records(path: Path, settings: ShardSettings, tally: _Tally) -> Iterator[tup
         if not settings.keeps(pair):
             tally.left_out += 1
             continue
-        record = pack(row_of(pair))
+        record = pack(pair)
         tally.note_pair(pair.source, len(record))
         yield number, record
 

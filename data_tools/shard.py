@@ -1,7 +1,7 @@
 """`largede-data shard`: files of pairs, shuffled globally, into shards of blocks with an index.
 
-The pairs are put in the order of random keys (`sorted_runs`) and cut into shards of equal length, one pair more or less.
-So the shards are a function of the pairs, the seed and the lengths asked for, and of nothing else.
+The pairs are put in the order of random keys (`sorted_runs`) and cut into shards of equal length, one pair more or
+less. So the shards are a function of the pairs, the seed and the lengths asked for, and of nothing else.
 
 The work is done beside OUT, in OUT.work. Every batch of inputs is one task of the first stage, every few shards one of
 the second; a task leaves a folder that is whole or absent (`work.py`), so a run that was stopped goes on with the tasks

@@ -2,8 +2,8 @@
 
 Every record has a key (`streams.shuffle`), a function of the seed, the number of its input and its line there; the
 shuffled order is the order of the keys, and of the inputs where two keys are equal. Pass 1 writes *runs*: as many
-records as fit into memory, sorted. Pass 2 takes any range of places of the whole order, from all runs, and sorts it. The
-order is a function of the records and the seed alone: neither memory nor processes nor the cut into runs show in it.
+records as fit into memory, sorted. Pass 2 takes any range of places of the whole order, from all runs, and sorts it. So
+the order is a function of the records and the seed alone: neither memory nor processes nor the cut into runs show.
 
 A run is three files. `x.keys.npy` holds its sorted keys, uint64. `x.records` holds its records in that order, one
 zstandard frame for each of the equal *bins* of the keys' range that is not empty: the lengths as uint32, then the

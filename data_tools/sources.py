@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -44,10 +44,12 @@ class Damaged(Exception):
 
 @dataclass(frozen=True)
 class Reading:
-    """`meter` is told how many bytes were read from disk; `max_bytes` bounds the text of one compressed file."""
+    """`meter` is told how many bytes were read from disk, `watch` is handed them; `max_bytes` bounds the text of one
+    compressed file."""
 
     meter: Callable[[int], None] = lambda count: None
     max_bytes: int | None = None
+    watch: Callable[[memoryview], None] = lambda data: None
 
 
 _READING: ContextVar[Reading | None] = ContextVar("_READING", default=None)
@@ -61,6 +63,18 @@ def reading(rules: Reading) -> Iterator[None]:
         yield
     finally:
         _READING.reset(token)
+
+
+@contextmanager
+def watched(watch: Callable[[memoryview], None]) -> Iterator[None]:
+    """Files read in this block hand `watch` their bytes, in order, before they are decompressed."""
+    with reading(replace(_rules(), watch=watch)):
+        yield
+
+
+def advance(count: int) -> None:
+    """Tell the meter of work that is not read through this module."""
+    _rules().meter(count)
 
 
 def _rules() -> Reading:
@@ -106,7 +120,7 @@ def unreadable(path: Path, what: str, mend: str = "fetch the file again") -> Dat
 
 def _file_at(path: Path) -> io.BufferedReader:
     try:
-        return io.BufferedReader(_MeteredFile(path, _rules().meter), _READ_BYTES)
+        return io.BufferedReader(_MeteredFile(path, _rules()), _READ_BYTES)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist", expected="a readable file", mend="correct the path") from None
     except IsADirectoryError:
@@ -114,15 +128,16 @@ def _file_at(path: Path) -> io.BufferedReader:
 
 
 class _MeteredFile(io.FileIO):
-    """Tells the meter what is read."""
+    """Tells the meter what is read, and shows it to the watch."""
 
-    def __init__(self, path: Path, meter: Callable[[int], None]) -> None:
+    def __init__(self, path: Path, rules: Reading) -> None:
         super().__init__(path)
-        self._meter = meter
+        self._rules = rules
 
     def readinto(self, buffer: Any) -> int | None:
         count = super().readinto(buffer)
-        self._meter(count or 0)
+        self._rules.meter(count or 0)
+        self._rules.watch(memoryview(buffer)[: count or 0])
         return count
 
 

@@ -4,31 +4,30 @@ import hashlib
 import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
 from largede.errors import DataError
 from largede.files import writing
-from largede.streams.block import SUFFIX, checksum, encode_rows
+from largede.streams.block import SUFFIX, checksum, encode_block
 from largede.streams.index import MAX_SHARD_BYTES, Shard
+from largede.streams.pair import Pair
 
-Row = tuple[Any, ...]
 
-
-def write_shard(path: Path, blocks: Iterable[Sequence[Row]], first_block: int = 0) -> Shard:
-    """Write the pairs of `blocks`, given as rows, as the tar `path`; its blocks are numbered from `first_block`.
+def write_shard(path: Path, blocks: Iterable[Sequence[Pair]], first_block: int = 0) -> Shard:
+    """Write `blocks` of pairs as the tar `path`; its blocks are numbered from `first_block`.
 
     The tar is whole or absent. Raises DataError when it would be too large for the index, MachineError on a full disk.
     """
     table: list[tuple[int, int, int, int]] = []
     with writing(path) as file:
         tar = TarWriter(file)
-        for number, rows in enumerate(blocks, start=first_block):
-            data = encode_rows(rows)
+        for number, pairs in enumerate(blocks, start=first_block):
+            data = encode_block(pairs)
             offset = tar.add(f"block-{number:07d}.{SUFFIX}", data)
             _demand_room(path, tar.size)
-            table.append((offset, len(data), len(rows), checksum(data)))
+            table.append((offset, len(data), len(pairs), checksum(data)))
         tar.finish()
     samples = sum(count for _, _, count, _ in table)
     return Shard(path.name, samples, tar.size, tar.sha256, np.array(table, dtype=np.uint32))

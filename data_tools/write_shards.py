@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from data_tools.shard_settings import Machine
 from data_tools.sorted_runs import OBJECT_BYTES, Range, SortedRuns
 from data_tools.sources import advance
-from data_tools.tars import Row, write_shard
+from data_tools.tars import write_shard
 from data_tools.work import Report, Task
 from largede.files import writing
 from largede.streams.index import Shard
+from largede.streams.pair import Pair
 
 _TASKS_PER_WORKER = 4
 
@@ -106,10 +107,10 @@ def write_shards(task: ShardsTask, folder: Path, *, runs: SortedRuns, places: ND
     return {"shards": shards}
 
 
-def _blocks(held: Range, rows: range, block_pairs: int) -> Iterator[list[Row]]:
+def _blocks(held: Range, rows: range, block_pairs: int) -> Iterator[list[Pair]]:
     for start in range(rows.start, rows.stop, block_pairs):
         stop = min(start + block_pairs, rows.stop)
-        yield held.rows(start, stop)
+        yield list(map(Pair._make, held.rows(start, stop)))
         advance(held.text_bytes(start, stop))
 
 
