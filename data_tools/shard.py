@@ -163,7 +163,8 @@ def _forget_changed(work: Path, tasks: Sequence[BatchTask]) -> None:
 
 def _read(work: Path, tasks: Sequence[BatchTask], settings: ShardSettings, machine: Machine) -> list[Report]:
     read = partial(read_batch, settings=settings, run_bytes=machine.bytes_per_worker // 2)
-    return run_stage(work / _READ, tasks, read, machine.workers, "reading")
+    text_bytes = sum(file.expected_text_bytes for task in tasks for file in task.files)
+    return run_stage(work / _READ, tasks, read, machine.workers_for(text_bytes), "reading")
 
 
 def _made_from(reports: Sequence[Report], settings: ShardSettings) -> dict[str, Any]:

@@ -11,6 +11,9 @@ from largede.errors import DataError
 from largede.streams.index import FORMAT, VERSION, ShardIndex
 from largede.streams.pair import Pair
 
+PROCESS_BYTES = 1 << 25
+"""Text that takes about as long to shard as a process takes to start."""
+
 _GIB = 1 << 30
 
 
@@ -94,6 +97,10 @@ class Machine:
     @property
     def bytes_per_worker(self) -> int:
         return self.bytes // self.workers
+
+    def workers_for(self, text_bytes: int) -> int:
+        """Fewer than there may be where the work is too small to be worth starting a process."""
+        return min(self.workers, 1 + text_bytes // PROCESS_BYTES)
 
 
 @dataclass(frozen=True)

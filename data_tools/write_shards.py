@@ -63,8 +63,7 @@ class ShardsTask(Task):
 
 def shard_tasks(cut: Cut, text_bytes: int, machine: Machine, finished: Sequence[range]) -> list[ShardsTask]:
     """Tasks for all shards, in their order: the finished ones as they are, the others for what `machine` can hold."""
-    bytes_per_shard = text_bytes // cut.shards + OBJECT_BYTES * cut.shard_pairs
-    fits = machine.bytes_per_worker // (2 * bytes_per_shard)
+    fits = machine.bytes_per_worker // (2 * _bytes_to_hold(cut, text_bytes))
     most = max(1, min(fits, -(-cut.shards // (_TASKS_PER_WORKER * machine.workers))))
     blocks = cut.first_blocks()
     return [
@@ -88,8 +87,13 @@ def _gaps(finished: Sequence[range], shards: int, most: int) -> Iterator[range]:
 
 def workers_that_fit(cut: Cut, text_bytes: int, machine: Machine) -> int:
     """Fewer than asked for when shards are so long that not every worker may hold one."""
-    bytes_per_shard = text_bytes // cut.shards + OBJECT_BYTES * cut.shard_pairs
-    return max(1, min(machine.workers, machine.bytes // (2 * bytes_per_shard)))
+    fit = machine.bytes // (2 * _bytes_to_hold(cut, text_bytes))
+    return max(1, min(machine.workers_for(text_bytes), fit))
+
+
+def _bytes_to_hold(cut: Cut, text_bytes: int) -> int:
+    """Memory that one shard takes."""
+    return (text_bytes + OBJECT_BYTES * cut.pairs) // cut.shards
 
 
 def write_shards(task: ShardsTask, folder: Path, *, runs: SortedRuns, places: NDArray[np.int64], cut: Cut) -> Report:
