@@ -49,18 +49,19 @@ def _run_shard(args: argparse.Namespace) -> None:
 
 def _verify_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="shards checked at a time (one for each processor)"
-    )
+    parser.add_argument("--quick", action="store_true", help="look at the index and the sizes of the files alone")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
 
 
 def _run_verify(args: argparse.Namespace) -> None:
-    from data_tools.verify import demand_sound, verify
+    from data_tools.verify import verify
 
-    index, problems = verify(args.folder, args.threads)
-    demand_sound(args.folder, problems)
+    verdict = verify(args.folder, args.workers, args.quick)
+    verdict.demand_sound()
+    index = verdict.index
     blocks = sum(len(shard.blocks) for shard in index.shards)
-    print(f"{args.folder} is sound: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards)} shards")
+    how = "has all its files, at their sizes" if args.quick else "is sound"
+    print(f"{args.folder} {how}: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards):,} shards")
 
 
 def _pairs_flags(parser: argparse.ArgumentParser) -> None:

@@ -116,10 +116,15 @@ def _begin(total: Any) -> None:
     """In a worker process, before its first task."""
     global _meter
     _meter = Meter(total)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    leave_with_parent()
 
 
-def _leave_with_parent() -> None:
+def leave_with_parent() -> None:
+    """Have this worker process end when the one that started it ends, even if that was killed."""
+    threading.Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
     # When the parent is killed nobody else tells its workers, and they would wait for tasks for ever.
     parent = multiprocessing.parent_process()
     if parent is not None:
