@@ -64,6 +64,40 @@ def _run_verify(args: argparse.Namespace) -> None:
     print(f"{args.folder} {how}: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards):,} shards")
 
 
+def _inspect_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
+    parser.add_argument("--samples", type=int, default=5, metavar="N", help="pairs to show (%(default)s)")
+    parser.add_argument("--blocks", type=positive, default=64, metavar="N", help="blocks to look at (%(default)s)")
+    parser.add_argument("--all", action="store_true", help="look at all blocks instead")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (%(default)s)")
+    parser.add_argument("--tokenizer", metavar="NAME", help="folder or name of a tokenizer: lengths in tokens as well")
+    parser.add_argument(
+        "--max-query-tokens", type=positive, default=64, metavar="N", help="limit to count cut queries at (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-passage-tokens", type=positive, default=512, metavar="N", help="the same for passages (%(default)s)"
+    )
+    parser.add_argument("--png", type=Path, metavar="FILE", help="picture of the lengths to write")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
+
+
+def _run_inspect(args: argparse.Namespace) -> None:
+    from data_tools.inspect import InspectSettings, inspect
+
+    settings = InspectSettings(
+        samples=args.samples,
+        blocks=None if args.all else args.blocks,
+        seed=args.seed,
+        tokenizer=args.tokenizer,
+        max_query_tokens=args.max_query_tokens,
+        max_passage_tokens=args.max_passage_tokens,
+        picture=args.png,
+        workers=args.workers,
+    )
+    for line in inspect(args.folder, settings):
+        print(line)
+
+
 def _pairs_flags(parser: argparse.ArgumentParser) -> None:
     formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
     for format in FORMATS:
@@ -167,6 +201,13 @@ VERBS: tuple[Verb, ...] = (
         "largede-data verify shards",
         _verify_flags,
         _run_verify,
+    ),
+    Verb(
+        "inspect",
+        "Show pairs, sources, lengths and duplicates of a folder of shards.",
+        "largede-data inspect shards --tokenizer vocabulary --png lengths.png",
+        _inspect_flags,
+        _run_inspect,
     ),
 )
 
