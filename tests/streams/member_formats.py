@@ -183,9 +183,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Compare forms of a block.")
     parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
     parser.add_argument("--pairs", type=int, default=40_000, help="pairs to take, shuffled (%(default)s)")
-    parser.add_argument(
-        "--block-pairs", type=int, nargs="+", default=[256], help="sizes of a block; several compare them"
-    )
+    parser.add_argument("--block-pairs", type=int, nargs="+", default=[256], help="several sizes are compared (256)")
     parser.add_argument("--repeats", type=int, default=3, help="the best of so many counts (%(default)s)")
     args = parser.parse_args()
     pairs = list(PairReader(args.inputs))
@@ -196,10 +194,9 @@ def main() -> None:
         rows = [measure(form, pairs, args.block_pairs[0], args.repeats) for form in forms()]
         print_table(rows, f"blocks of {args.block_pairs[0]:,} pairs")
     else:
-        sizes = [(size, measure(kept_form(), pairs, size, args.repeats)) for size in args.block_pairs]
-        print_table(
-            [Row(f"{size:,}", row.share, row.written_per_s, row.read_per_s) for size, row in sizes], "pairs in a block"
-        )
+        rows = [measure(kept_form(), pairs, size, args.repeats) for size in args.block_pairs]
+        sizes = [replace(row, name=f"{size:,}") for size, row in zip(args.block_pairs, rows, strict=True)]
+        print_table(sizes, "pairs in a block")
 
 
 if __name__ == "__main__":
