@@ -1,53 +1,157 @@
 """The verbs of largede-data; a table, and nothing heavy imported before a verb runs."""
 
 import argparse
+import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from data_tools.format import Format, add_option_flags, options_from
+from data_tools.readers import FORMATS
 from largede.verbs import Verb, positive, run_verbs
 
 
 def _shard_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst, or folders of such files"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
     parser.add_argument(
-        "--shard-pairs", type=positive, default=65536, metavar="N", help="pairs in a shard (%(default)s)"
+        "--shard-pairs", type=positive, default=65536, metavar="N", help="most pairs in a shard (%(default)s)"
     )
     parser.add_argument("--block-pairs", type=positive, default=256, metavar="N", help="pairs in a block (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the shuffle (%(default)s)")
     parser.add_argument("--skip-bad", type=int, default=0, metavar="N", help="bad lines to pass over (%(default)s)")
+    parser.add_argument(
+        "--query-fraction",
+        type=float,
+        default=1.0,
+        metavar="F",
+        help="share of queries to keep, with all their pairs",
+    )
+    parser.add_argument(
+        "--fraction-seed", type=int, default=0, metavar="SEED", help="seed of that choice of queries (%(default)s)"
+    )
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
+    parser.add_argument("--memory-gib", type=float, metavar="GIB", help="memory of all processes (1 for each)")
 
 
 def _run_shard(args: argparse.Namespace) -> None:
-    from data_tools.shard import ShardSettings, shard
+    from data_tools.shard import shard
+    from data_tools.shard_settings import Machine, ShardSettings, processors
 
-    settings = ShardSettings(args.shard_pairs, args.block_pairs, args.seed, args.skip_bad)
-    print(shard(args.inputs, args.out, settings))
+    settings = ShardSettings(
+        args.shard_pairs, args.block_pairs, args.seed, args.skip_bad, args.query_fraction, args.fraction_seed
+    )
+    print(shard(args.inputs, args.out, settings, Machine(args.workers or processors(), args.memory_gib)))
 
 
 def _verify_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="shards checked at a time (one for each processor)"
-    )
+    parser.add_argument("--quick", action="store_true", help="look at the index and the sizes of the files alone")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
 
 
 def _run_verify(args: argparse.Namespace) -> None:
-    from data_tools.verify import demand_sound, verify
+    from data_tools.verify import verify
 
-    index, problems = verify(args.folder, args.threads)
-    demand_sound(args.folder, problems)
+    verdict = verify(args.folder, args.workers, args.quick)
+    verdict.demand_sound()
+    index = verdict.index
     blocks = sum(len(shard.blocks) for shard in index.shards)
-    print(f"{args.folder} is sound: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards)} shards")
+    how = "has all its files, at their sizes" if args.quick else "is sound"
+    print(f"{args.folder} {how}: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards):,} shards")
+
+
+def _inspect_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
+    parser.add_argument("--samples", type=int, default=5, metavar="N", help="pairs to show (%(default)s)")
+    parser.add_argument("--blocks", type=positive, default=64, metavar="N", help="blocks to look at (%(default)s)")
+    parser.add_argument("--all", action="store_true", help="look at all blocks instead")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice (%(default)s)")
+    parser.add_argument("--tokenizer", metavar="NAME", help="folder or name of a tokenizer: lengths in tokens as well")
+    parser.add_argument(
+        "--max-query-tokens", type=positive, default=64, metavar="N", help="limit to count cut queries at (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-passage-tokens", type=positive, default=512, metavar="N", help="the same for passages (%(default)s)"
+    )
+    parser.add_argument("--png", type=Path, metavar="FILE", help="picture of the lengths to write")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
+
+
+def _run_inspect(args: argparse.Namespace) -> None:
+    from data_tools.inspect import InspectSettings, inspect
+
+    settings = InspectSettings(
+        samples=args.samples,
+        blocks=None if args.all else args.blocks,
+        seed=args.seed,
+        tokenizer=args.tokenizer,
+        max_query_tokens=args.max_query_tokens,
+        max_passage_tokens=args.max_passage_tokens,
+        picture=args.png,
+        workers=args.workers,
+    )
+    for line in inspect(args.folder, settings):
+        print(line)
 
 
 def _pairs_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", choices=["python-docs"], help="documentation strings of the installed packages")
-    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder to write; new or empty")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the held-out samples (%(default)s)")
+    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
+    for format in FORMATS:
+        sub = _format_parser(formats, format.name, format.summary, format.example)
+        sub.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=format.inputs)
+        _frame_flags(sub)
+        add_option_flags(sub, format.options)
+        sub.set_defaults(run_format=partial(_run_format, format))
+    summary = "Documentation strings of the installed Python packages, with held-out collections."
+    sub = _format_parser(formats, "python-docs", summary, "largede-data pairs python-docs --out corpus")
+    sub.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the held-out samples (%(default)s)")
+    sub.set_defaults(run_format=_run_python_docs)
+
+
+def _format_parser(formats: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = formats.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def _frame_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
+    parser.add_argument(
+        "--part-pairs", type=positive, default=100_000, metavar="N", help="most pairs in a part (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=positive,
+        metavar="N",
+        help="most text that a compressed input may hold (1 GiB, or 200 times its size where that is more)",
+    )
 
 
 def _run_pairs(args: argparse.Namespace) -> None:
+    args.run_format(args)
+
+
+def _run_format(format: Format, args: argparse.Namespace) -> None:
+    from data_tools.make_pairs import PairsSettings, make_pairs
+
+    workers = args.workers or len(os.sched_getaffinity(0))
+    settings = PairsSettings(workers, args.part_pairs, args.max_bytes)
+    print(make_pairs(format, options_from(args, format.options), args.inputs, args.out, settings))
+
+
+def _run_python_docs(args: argparse.Namespace) -> None:
     from data_tools.python_docs import write_python_docs
 
     corpus = write_python_docs(args.out, args.seed)
@@ -72,8 +176,8 @@ def _run_vocabulary(args: argparse.Namespace) -> None:
 VERBS: tuple[Verb, ...] = (
     Verb(
         "pairs",
-        "Make pairs of questions and passages from a source.",
-        "largede-data pairs python-docs corpus",
+        "Turn a published data set or dump into pairs of questions and passages.",
+        "largede-data pairs stackexchange beer.stackexchange.com.7z --out beer",
         _pairs_flags,
         _run_pairs,
     ),
@@ -97,6 +201,13 @@ VERBS: tuple[Verb, ...] = (
         "largede-data verify shards",
         _verify_flags,
         _run_verify,
+    ),
+    Verb(
+        "inspect",
+        "Show pairs, sources, lengths and duplicates of a folder of shards.",
+        "largede-data inspect shards --tokenizer vocabulary --png lengths.png",
+        _inspect_flags,
+        _run_inspect,
     ),
 )
 

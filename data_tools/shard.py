@@ -1,113 +1,95 @@
-"""`largede-data shard`: files of pairs, shuffled globally, into shards of blocks with an index."""
+"""`largede-data shard`: files of pairs, shuffled globally, into shards of blocks with an index.
 
-import hashlib
+The pairs are put in the order of random keys (`sorted_runs`) and cut into shards of equal length, one pair more or
+less. So the shards are a function of the pairs, the seed and the lengths asked for, and of nothing else.
+
+The work is done beside OUT, in OUT.work. Every batch of inputs is one task of the first stage, every few shards one of
+the second; a task leaves a folder that is whole or absent (`work.py`), so a run that was stopped goes on with the tasks
+that are missing. OUT appears in one step, when every shard is there.
+"""
+
+import os
+import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import msgpack
-
-from data_tools.buckets import bucket_count, shuffled
-from data_tools.pairs import PairReader
-from data_tools.progress import with_progress
-from data_tools.tars import write_shards
+from data_tools.dropped import Dropped
+from data_tools.inputs import Content, InputFile, input_files
+from data_tools.read_pairs import BatchTask, batches_of, merged_sources, read_batch
+from data_tools.shard_settings import Machine, ShardResult, ShardSettings, fingerprint
+from data_tools.sorted_runs import SortedRuns, bin_count
+from data_tools.work import REPORT, Report, alone, run_stage
+from data_tools.write_shards import (
+    Cut,
+    ShardsTask,
+    load_shards,
+    shard_name,
+    shard_tasks,
+    workers_that_fit,
+    write_shards,
+)
 from largede.errors import DataError
-from largede.files import writing_folder
-from largede.streams.index import FORMAT, INDEX_NAME, VERSION, ShardIndex
-from largede.streams.pair import Pair
+from largede.files import read_json_object, write_json
+from largede.streams.index import INDEX_NAME, ShardIndex
 from largede.streams.places.local import LocalPlace
 
-# How much text a byte of a compressed input is expected to hold; errs to the large side.
-_TEXT_PER_COMPRESSED_BYTE = 6
+MADE_FROM = "made_from.json"
+"""Beside the index: the inputs, the settings, what was left out and why, pairs by source."""
+
+_PLAN = "plan.json"
+_READ = "read"
+_WRITE = "write"
+_OUT = "out"
 
 
-@dataclass(frozen=True)
-class ShardSettings:
-    """What decides the shards besides the pairs. `skip_bad`: bad lines that may be passed over."""
-
-    shard_pairs: int = 65536
-    block_pairs: int = 256
-    seed: int = 0
-    skip_bad: int = 0
-
-    def __post_init__(self) -> None:
-        for flag, value, least in (
-            ("--block-pairs", self.block_pairs, 1),
-            ("--shard-pairs", self.shard_pairs, self.block_pairs),
-            ("--skip-bad", self.skip_bad, 0),
-        ):
-            if value < least:
-                raise DataError(f"{flag} {value}", expected=f"{least} or more", mend=f"raise {flag}")
-
-
-@dataclass(frozen=True)
-class ShardResult:
-    """What lies in the folder now, and whether this call wrote it."""
-
-    index: ShardIndex
-    written: bool
-    skipped: int
-    seconds: float
-
-    def __str__(self) -> str:
-        counts = f"{self.index.samples:,} pairs in {len(self.index.shards)} shards, {self.index.bytes:,} bytes"
-        if not self.written:
-            return f"{self.index.folder} is up to date: {counts}, made from the same inputs and settings"
-        rate = self.index.samples / max(self.seconds, 1e-9)
-        bad = f", {self.skipped} bad lines passed over" if self.skipped else ""
-        return f"{self.index.folder}: {counts}{bad}; {self.seconds:.1f} s, {rate:,.0f} pairs a second"
-
-
-def shard(inputs: list[Path], out: Path, settings: ShardSettings) -> ShardResult:
-    """Write the pairs of `inputs` as shards into the new folder `out`, or find them there already.
+def shard(inputs: Sequence[Path], out: Path, settings: ShardSettings, machine: Machine | None = None) -> ShardResult:
+    """Write the pairs of `inputs`, files or folders of files, as shards into the new folder `out`, or find them there.
 
     `out` must be absent, empty, or made from the same inputs (by content, in the same order) and settings; in the last
-    case nothing happens. Raises DataError for anything else and for unusable inputs, MachineError on a full disk; then
-    `out` is as it was. Needs free space of about the text of the pairs beside `out` while it runs.
+    case nothing happens, and inputs of unchanged name, size and time are not read. Raises DataError for anything else
+    and for unusable inputs, MachineError on a full disk or when a process is killed; then `out` is as it was, and what
+    is finished stays in OUT.work for the same command to go on with. The work takes about as much room as the shards.
     """
     started = time.monotonic()
-    made_from = fingerprint(inputs, settings)
-    present = _present(out, made_from)
+    machine = machine or Machine()
+    files = input_files(inputs)
+    present = _present(out, files, settings)
+    work = out.with_name(f"{out.name}.work")
     if present is not None:
-        return ShardResult(present, written=False, skipped=0, seconds=0.0)
-    reader = PairReader(inputs, settings.skip_bad)
-    buckets = bucket_count(sum(map(_expected_text_bytes, inputs)))
-    with writing_folder(out) as partial:
-        scratch = partial / "buckets"
-        scratch.mkdir()
-        pairs = map(pair_of, shuffled(_records(reader), settings.seed, buckets, scratch))
-        shards = write_shards(with_progress(pairs, "writing"), partial, settings.shard_pairs, settings.block_pairs)
-        _demand_pairs(len(shards), inputs)
-        scratch.rmdir()
-        ShardIndex(LocalPlace(out), settings.seed, made_from, tuple(shards)).save(partial)
-    return ShardResult(ShardIndex.load(out), True, reader.skipped, time.monotonic() - started)
+        _remove_finished(work, files, settings)
+        return ShardResult(present, written=False, skipped=0, left_out=0, seconds=0.0)
+    with _working(work, files, settings) as tasks:
+        reports = _read(work, tasks, settings, machine)
+        made_from = _made_from(reports, settings)
+        _demand_pairs(made_from, inputs, work)
+        _write(work, made_from, settings, machine)
+        os.replace(work / _OUT, out)
+    shutil.rmtree(work)
+    skipped = sum(entry["count"] for entry in made_from["bad_lines"].values())
+    seconds = time.monotonic() - started
+    return ShardResult(ShardIndex.load(out), True, skipped, made_from["left_out"], seconds)
 
 
-def fingerprint(inputs: list[Path], settings: ShardSettings) -> str:
-    """Identifies the content of the inputs, their order, the settings and the format."""
-    digest = hashlib.sha256(f"{FORMAT} {VERSION} {settings}".encode())
-    for path in inputs:
-        try:
-            with path.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-        except OSError as error:
-            raise DataError(
-                f"{path}: {error.strerror}", expected="a readable JSON-lines file", mend="correct the path"
-            ) from None
-    return digest.hexdigest()
-
-
-def _present(out: Path, made_from: str) -> ShardIndex | None:
+def _present(out: Path, files: Sequence[InputFile], settings: ShardSettings) -> ShardIndex | None:
     """The index in `out` when it was made from the same; None when there is nothing in the way."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
-    if out.is_dir() and (out / INDEX_NAME).exists():
-        index = ShardIndex.load(out)
-        if index.made_from == made_from:
-            return index
-        raise _in_the_way(f"{out} holds shards of other inputs or settings")
-    raise _in_the_way(f"{out} is not empty" if out.is_dir() else f"{out} is a file")
+    if not out.is_dir():
+        raise _in_the_way(f"{out} is a file")
+    if not (out / INDEX_NAME).exists():
+        raise _in_the_way(f"{out} is not empty")
+    if not (out / MADE_FROM).exists():
+        raise _in_the_way(f"{out} holds shards that do not say what they were made from")
+    index, record = ShardIndex.load(out), read_json_object(out / MADE_FROM)
+    contents = [Content(**entry) for entry in record["inputs"]]
+    same = record["settings"] == settings.to_dict() and len(contents) == len(files)
+    if same and all(content.is_of(file) for content, file in zip(contents, files, strict=True)):
+        return index
+    raise _in_the_way(f"{out} holds shards of other inputs or settings")
 
 
 def _in_the_way(given: str) -> DataError:
@@ -116,26 +98,134 @@ def _in_the_way(given: str) -> DataError:
     )
 
 
-def _expected_text_bytes(path: Path) -> int:
-    return path.stat().st_size * (_TEXT_PER_COMPRESSED_BYTE if path.suffix in (".gz", ".zst") else 1)
+def _remove_finished(work: Path, files: Sequence[InputFile], settings: ShardSettings) -> None:
+    """What a run left that was killed after `out` had appeared."""
+    if (work / _PLAN).exists() and _essence(read_json_object(work / _PLAN)) == _essence(_plan(files, settings)):
+        shutil.rmtree(work)
 
 
-def _records(pairs: PairReader) -> Iterator[bytes]:
-    for pair in with_progress(pairs, "reading"):
-        yield record_of(pair)
+@contextmanager
+def _working(work: Path, files: Sequence[InputFile], settings: ShardSettings) -> Iterator[list[BatchTask]]:
+    """The tasks of the first stage, with `work` new or left by a stopped run of the same, held against others."""
+    work.mkdir(parents=True, exist_ok=True)
+    with alone(work / "lock") as held:
+        if not held:
+            raise DataError(
+                f"another process is writing {work}",
+                expected="one at a time",
+                mend="wait for it, or choose another --out",
+            )
+        plan = _plan(files, settings)
+        if (work / _PLAN).exists():
+            before = read_json_object(work / _PLAN)
+            if _essence(before) != _essence(plan):
+                raise DataError(
+                    f"{work} was left by a run with other inputs or settings",
+                    expected="the same command again, to go on with it",
+                    mend="remove that folder to begin anew, or choose another --out",
+                )
+            plan = before
+        write_json(work / _PLAN, plan)
+        tasks = [BatchTask.of(number, batch, files, plan["bins"]) for number, batch in enumerate(plan["batches"])]
+        _forget_changed(work, tasks)
+        try:
+            yield tasks
+        except BaseException:
+            if not any(work.glob(f"{_READ}/*/{REPORT}")):
+                shutil.rmtree(work, ignore_errors=True)
+            raise
 
 
-def record_of(pair: Pair) -> bytes:
-    """The pair as it lies in a bucket: the values of its fields."""
-    return msgpack.packb(pair)
+def _plan(files: Sequence[InputFile], settings: ShardSettings) -> dict[str, Any]:
+    """What a later run has to agree on. Sizes decide the batches and bins, but inputs may change; then these stay."""
+    return {
+        "inputs": [str(file.path.absolute()) for file in files],
+        "settings": settings.to_dict(),
+        "batches": batches_of(files),
+        "bins": bin_count(sum(file.expected_text_bytes for file in files)),
+    }
 
 
-def pair_of(record: bytes) -> Pair:
-    return Pair._make(msgpack.unpackb(record, use_list=False))
+def _essence(plan: dict[str, Any]) -> list[Any]:
+    return [plan["inputs"], plan["settings"]]
 
 
-def _demand_pairs(shards: int, inputs: list[Path]) -> None:
-    if not shards:
+def _forget_changed(work: Path, tasks: Sequence[BatchTask]) -> None:
+    """Remove what was read from inputs that have changed since, and every shard if there were any."""
+    for task in tasks:
+        folder = work / _READ / task.name
+        if (folder / REPORT).exists():
+            contents = [Content(**entry) for entry in read_json_object(folder / REPORT)["inputs"]]
+            if not all(content.is_of(file) for content, file in zip(contents, task.files, strict=True)):
+                for made in (work / _OUT, work / _WRITE):
+                    shutil.rmtree(made, ignore_errors=True)
+                shutil.rmtree(folder)
+
+
+def _read(work: Path, tasks: Sequence[BatchTask], settings: ShardSettings, machine: Machine) -> list[Report]:
+    read = partial(read_batch, settings=settings, run_bytes=machine.bytes_per_worker // 2)
+    text_bytes = sum(file.expected_text_bytes for task in tasks for file in task.files)
+    return run_stage(work / _READ, tasks, read, machine.workers_for(text_bytes), "reading")
+
+
+def _made_from(reports: Sequence[Report], settings: ShardSettings) -> dict[str, Any]:
+    """What the inputs held. Raises DataError when all together have too many bad lines."""
+    bad = Dropped()
+    for report in reports:
+        bad.merge(report["bad_lines"])
+    if bad.total() > settings.skip_bad:
+        reasons = ", ".join(f"{count:,} {reason} (such as {bad.examples[reason]})" for reason, count in bad.items())
         raise DataError(
-            ", ".join(map(str, inputs)) + " holds no pairs", expected="one pair at least", mend="name another input"
+            f"{bad.total():,} bad lines: {reasons}",
+            expected=f"at most {settings.skip_bad:,}",
+            mend="correct or remove those lines, or pass over them with --skip-bad",
         )
+    inputs = [entry for report in reports for entry in report["inputs"]]
+    return {
+        "fingerprint": fingerprint((Content(**entry) for entry in inputs), settings),
+        "settings": settings.to_dict(),
+        **{name: sum(report[name] for report in reports) for name in ("pairs", "text_bytes", "left_out")},
+        "bad_lines": bad.to_dict(),
+        "sources": merged_sources(reports),
+        "inputs": inputs,
+    }
+
+
+def _demand_pairs(made_from: dict[str, Any], inputs: Sequence[Path], work: Path) -> None:
+    if made_from["pairs"]:
+        return
+    shutil.rmtree(work)
+    named = ", ".join(map(str, inputs))
+    if made_from["left_out"]:
+        raise DataError(
+            f"no query of {named} falls into the fraction",
+            expected="one pair at least",
+            mend="raise --query-fraction, or choose another --fraction-seed",
+        )
+    raise DataError(f"{named} holds no pairs", expected="one pair at least", mend="name another input")
+
+
+def _write(work: Path, made_from: dict[str, Any], settings: ShardSettings, machine: Machine) -> None:
+    """Make every shard, and the folder that is to become OUT."""
+    runs = SortedRuns(sorted((work / _READ).glob("batch-*")))
+    cut = Cut(made_from["pairs"], settings.shard_pairs, settings.block_pairs)
+    finished = [ShardsTask.shards_of(report.parent.name) for report in (work / _WRITE).glob(f"*/{REPORT}")]
+    tasks = shard_tasks(cut, made_from["text_bytes"], machine, finished)
+    write = partial(write_shards, runs=runs, places=runs.places(), cut=cut)
+    workers = workers_that_fit(cut, made_from["text_bytes"], machine)
+    reports = run_stage(work / _WRITE, tasks, write, workers, "writing")
+    found = [(task, work / _WRITE / task.name, report) for task, report in zip(tasks, reports, strict=True)]
+    shards = tuple(shard for task, folder, report in found for shard in load_shards(folder, task, report))
+    _assemble(work / _OUT, found)
+    ShardIndex(LocalPlace(work / _OUT), settings.seed, made_from["fingerprint"], shards).save(work / _OUT)
+    write_json(work / _OUT / MADE_FROM, made_from)
+
+
+def _assemble(ready: Path, found: Sequence[tuple[ShardsTask, Path, Report]]) -> None:
+    """Move all shards into one folder. Goes on where a run was killed in the middle of it."""
+    ready.mkdir(exist_ok=True)
+    for task, folder, _ in found:
+        for number in task.shards:
+            name = shard_name(number)
+            if not (ready / name).exists():
+                os.replace(folder / name, ready / name)

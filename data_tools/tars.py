@@ -1,76 +1,57 @@
 """Shards on disk: tars of compressed blocks, byte for byte the same for the same pairs."""
 
 import hashlib
-import os
 import tarfile
-from collections.abc import Iterable, Iterator
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
 from largede.errors import DataError
+from largede.files import writing
 from largede.streams.block import SUFFIX, checksum, encode_block
 from largede.streams.index import MAX_SHARD_BYTES, Shard
 from largede.streams.pair import Pair
 
 
-def write_shards(pairs: Iterable[Pair], folder: Path, shard_pairs: int, block_pairs: int) -> list[Shard]:
-    """Write all pairs as shard-00000.tar, ... in `folder`; blocks are numbered through."""
-    source = iter(pairs)
-    shards: list[Shard] = []
-    blocks_written = 0
-    for first in source:
-        name = f"shard-{len(shards):05d}.tar"
-        pairs_of_shard = chain([first], islice(source, shard_pairs - 1))
-        shard = _write_shard(folder / name, pairs_of_shard, block_pairs, blocks_written)
-        shards.append(shard)
-        blocks_written += len(shard.blocks)
-    return shards
+def write_shard(path: Path, blocks: Iterable[Sequence[Pair]], first_block: int = 0) -> Shard:
+    """Write `blocks` of pairs as the tar `path`; its blocks are numbered from `first_block`.
+
+    The tar is whole or absent. Raises DataError when it would be too large for the index, MachineError on a full disk.
+    """
+    table: list[tuple[int, int, int, int]] = []
+    with writing(path) as file:
+        tar = TarWriter(file)
+        for number, pairs in enumerate(blocks, start=first_block):
+            data = encode_block(pairs)
+            offset = tar.add(f"block-{number:07d}.{SUFFIX}", data)
+            _demand_room(path, tar.size)
+            table.append((offset, len(data), len(pairs), checksum(data)))
+        tar.finish()
+    samples = sum(count for _, _, count, _ in table)
+    return Shard(path.name, samples, tar.size, tar.sha256, np.array(table, dtype=np.uint32))
 
 
-def _write_shard(path: Path, pairs: Iterator[Pair], block_pairs: int, first_block: int) -> Shard:
-    tar = TarWriter(path)
-    blocks: list[tuple[int, int, int, int]] = []
-    samples = 0
-    with tar:
-        while block := list(islice(pairs, block_pairs)):
-            data = encode_block(block)
-            offset = tar.add(f"block-{first_block + len(blocks):07d}.{SUFFIX}", data)
-            blocks.append((offset, len(data), len(block), checksum(data)))
-            samples += len(block)
-    if tar.size > MAX_SHARD_BYTES:
+def _demand_room(path: Path, size: int) -> None:
+    if size + tarfile.RECORDSIZE > MAX_SHARD_BYTES:
         raise DataError(
-            f"{path.name} with {samples} pairs takes {tar.size} bytes",
+            f"{path.name} would take more than {size} bytes",
             expected=f"shards of at most {MAX_SHARD_BYTES} bytes",
             mend="choose a smaller --shard-pairs",
         )
-    return Shard(path.name, samples, tar.size, tar.sha256, np.array(blocks, dtype=np.uint32))
 
 
 class TarWriter:
-    """A plain ustar file without owner or time. After the block ended `size` and `sha256` describe the file on disk.
+    """A plain ustar file without owner or time; `size` and `sha256` describe what was written so far.
 
     Python's own writer does not say at which offset a member's data begins.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
         self._digest = hashlib.sha256()
         self.size = 0
-
-    def __enter__(self) -> "TarWriter":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None:
-                self._write(bytes(2 * tarfile.BLOCKSIZE))
-                self._write(bytes(-self.size % tarfile.RECORDSIZE))
-                self._file.flush()
-                os.fsync(self._file.fileno())
-        finally:
-            self._file.close()
 
     @property
     def sha256(self) -> str:
@@ -85,6 +66,11 @@ class TarWriter:
         offset = self.size
         self._write(data + bytes(-len(data) % tarfile.BLOCKSIZE))
         return offset
+
+    def finish(self) -> None:
+        """The two empty blocks that end a tar, filled up to its record size."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._write(bytes(-self.size % tarfile.RECORDSIZE))
 
     def _write(self, data: bytes) -> None:
         self._file.write(data)

@@ -1,42 +1,116 @@
-"""`largede-data verify`: every checksum, every count, every block, every pair of a folder of shards."""
+"""`largede-data verify`: every checksum, every count, every block, every pair of a folder of shards.
+
+Shards are checked in several processes: decoding and checking pairs keeps the interpreter busy, so threads would wait
+for each other.
+"""
 
 import hashlib
 import os
 import tarfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from data_tools.progress import with_progress
+from data_tools.processes import in_processes
+from data_tools.progress import ByteProgress
+from data_tools.shard_settings import processors
+from data_tools.sound_pairs import all_sound, pair_problem
 from largede.errors import DataError
-from largede.streams.block import DamagedBlock
+from largede.streams.block import DamagedBlock, checksum, decode_block
 from largede.streams.index import Shard, ShardIndex
 from largede.streams.pair import Pair
-from largede.streams.read import read_block
+
+_PROCESS_BYTES = 1 << 27
+# Of shards; less is checked before another process has started.
+_MOST_LINES = 5
+"""Damaged blocks, and damaged pairs of a block, that are named one by one."""
 
 
-def verify(folder: Path, threads: int | None = None) -> tuple[ShardIndex, list[str]]:
-    """The index and one line for each thing that is wrong, in the order of the shards; none means all is sound.
+@dataclass(frozen=True)
+class ShardReport:
+    """What is wrong with one shard, one line each, and how many of its pairs cannot be had or are unusable."""
 
-    Raises DataError when the index itself cannot be used. A shard is checked by one thread, `threads` shards at a time
-    (None: one for each processor).
+    problems: tuple[str, ...]
+    lost_pairs: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What `verify` found; sound when there are no problems. They come in the order of the shards."""
+
+    index: ShardIndex
+    problems: tuple[str, ...]
+    lost_pairs: int
+
+    def demand_sound(self) -> None:
+        """Raise DataError that lists every problem, if there is one."""
+        if self.problems:
+            raise DataError(
+                f"{self.index.folder} is damaged: {self.lost_pairs:,} of {self.index.samples:,} pairs are affected"
+                + "".join(f"\n    {problem}" for problem in self.problems),
+                expected="shards as `largede-data shard` wrote them",
+                mend="copy those shards again from a sound place, or make them again",
+            )
+
+
+def verify(folder: Path, workers: int | None = None, quick: bool = False) -> Verdict:
+    """Check all shards of a folder in `workers` processes (None: one for each processor, fewer for little).
+
+    `quick` looks at the index and at the sizes of the files alone. Raises DataError when the index cannot be used.
     """
     index = ShardIndex.read(folder)
-    with ThreadPoolExecutor(threads or os.cpu_count()) as pool:
-        reports = pool.map(lambda shard: shard_problems(index, shard), index.shards)
-        return index, [problem for report in with_progress(reports, "checking", "shards") for problem in report]
+    check = partial(shard_report, folder, quick=quick)
+    workers = min(workers or processors(), 1 if quick else 1 + index.bytes // _PROCESS_BYTES)
+    reports: list[ShardReport] = []
+    checked = [0]
+    with ByteProgress("checking", index.bytes, lambda: checked[0]):
+        for shard, report in zip(index.shards, in_processes(check, index.shards, workers), strict=True):
+            reports.append(report)
+            checked[0] += shard.bytes
+    problems = [problem for report in reports for problem in report.problems]
+    return Verdict(index, (*problems, *_strangers(index)), sum(report.lost_pairs for report in reports))
 
 
-def shard_problems(index: ShardIndex, shard: Shard) -> list[str]:
-    """What is wrong with one shard, one line each."""
-    missing = index.file_problem(shard)
-    if missing:
-        return [f"{shard.name} {missing}"]
-    path = index.folder / shard.name
-    with path.open("rb") as stream:
-        changed = hashlib.file_digest(stream, "sha256").hexdigest() != shard.sha256
-    problems = [f"{shard.name} does not match its checksum"] if changed else []
-    return problems + list(_member_problems(path, shard)) + list(_block_problems(path, shard))
+def _strangers(index: ShardIndex) -> Iterator[str]:
+    """Shards that lie in the folder though the index does not know them, as when two sets were copied into one."""
+    known = {shard.name for shard in index.shards}
+    for path in sorted(index.folder.glob("*.tar")):
+        if path.name not in known:
+            yield f"{path.name} is not in the index"
+
+
+def shard_report(folder: Path, shard: Shard, *, quick: bool) -> ShardReport:
+    path = folder / shard.name
+    try:
+        size = path.stat().st_size
+        if quick:
+            return ShardReport(tuple(_size_problems(shard, size)), shard.samples if size != shard.bytes else 0)
+        return _full_report(path, shard, size)
+    except FileNotFoundError:
+        return ShardReport((f"{shard.name} is missing: {shard.samples:,} pairs",), shard.samples)
+    except OSError as error:
+        return ShardReport((f"{shard.name} cannot be read ({error.strerror}): {shard.samples:,} pairs",), shard.samples)
+
+
+def _full_report(path: Path, shard: Shard, size: int) -> ShardReport:
+    with path.open("rb") as file:
+        same = hashlib.file_digest(file, "sha256").hexdigest() == shard.sha256
+        damages = list(_block_damages(file.fileno(), shard))
+    lost = sum(damage.pairs for damage in damages)
+    if lost == shard.samples and not same:
+        return ShardReport((f"{shard.name} is another file than was written: {lost:,} pairs",), lost)
+    problems = [*_size_problems(shard, size)]
+    problems += [] if same or problems else [f"{shard.name} does not match its checksum"]
+    problems += _member_problems(path, shard)
+    return ShardReport((*problems, *_named(damages, "blocks")), lost)
+
+
+def _size_problems(shard: Shard, size: int) -> Iterator[str]:
+    if size != shard.bytes:
+        yield f"{shard.name} has {size:,} bytes instead of {shard.bytes:,}"
 
 
 def _member_problems(path: Path, shard: Shard) -> Iterator[str]:
@@ -50,23 +124,46 @@ def _member_problems(path: Path, shard: Shard) -> Iterator[str]:
         yield f"{shard.name} has its blocks in other places than the index says"
 
 
-def _block_problems(path: Path, shard: Shard) -> Iterator[str]:
+@dataclass(frozen=True)
+class _Damage:
+    """Something wrong, and how many pairs it affects."""
+
+    what: str
+    pairs: int
+
+
+def _block_damages(file: int, shard: Shard) -> Iterator[_Damage]:
     for number, block in enumerate(shard.blocks):
         where = f"{shard.name} block {number}"
         try:
-            for row, pair in enumerate(read_block(path.parent, path.name, block)):
-                Pair.from_dict(pair.to_dict(), f"{where} row {row}")
+            pairs = _decoded(file, block)
         except DamagedBlock as damage:
-            yield f"{where} {damage}"
-        except DataError as error:
-            yield error.given
+            yield _Damage(f"{where} {damage}", int(block[2]))
+            continue
+        if not all_sound(pairs):
+            yield from _pair_damages(pairs, where)
 
 
-def demand_sound(folder: Path, problems: list[str]) -> None:
-    """Raise DataError that lists every problem, if there is one."""
-    if problems:
-        raise DataError(
-            f"{folder} is damaged:\n    " + "\n    ".join(problems),
-            expected="shards as `largede-data shard` wrote them",
-            mend="copy those shards again from a sound place, or make them again",
-        )
+def _decoded(file: int, block: Any) -> list[Pair]:
+    offset, size, samples, expected = block.tolist()
+    data = os.pread(file, size, offset)
+    if len(data) != size:
+        raise DamagedBlock(f"has {len(data)} bytes of {size}")
+    if checksum(data) != expected:
+        raise DamagedBlock("does not match its checksum")
+    return decode_block(data, samples)
+
+
+def _pair_damages(pairs: Sequence[Pair], where: str) -> Iterator[_Damage]:
+    for row, pair in enumerate(pairs):
+        problem = pair_problem(pair, f"{where} row {row}")
+        if problem is not None:
+            yield _Damage(problem, 1)
+
+
+def _named(damages: Sequence[_Damage], noun: str) -> Iterator[str]:
+    for damage in islice(damages, _MOST_LINES):
+        yield f"{damage.what}: {damage.pairs:,} pairs" if damage.pairs > 1 else damage.what
+    further = damages[_MOST_LINES:]
+    if further:
+        yield f"and {len(further):,} such {noun} more: {sum(damage.pairs for damage in further):,} pairs"

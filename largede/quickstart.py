@@ -153,7 +153,8 @@ def vocabulary_size(recipe: Recipe) -> int:
 
 
 def write_shards(job: Quickstart) -> str:
-    from data_tools.shard import ShardSettings, shard
+    from data_tools.shard import shard
+    from data_tools.shard_settings import ShardSettings
 
     folder, pairs = job.out / "shards", job.corpus / "train.jsonl"
     settings = ShardSettings(shard_pairs=4096, block_pairs=256)

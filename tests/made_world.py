@@ -21,7 +21,8 @@ def made_words(generator: random.Random, count: int) -> list[str]:
 
 
 def make_world(folder: Path) -> MadeWorld:
-    from data_tools.shard import ShardSettings, shard
+    from data_tools.shard import shard
+    from data_tools.shard_settings import ShardSettings
     from data_tools.vocabulary import write_vocabulary
 
     generator = random.Random(0)

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.shard import ShardSettings, shard
+from data_tools.shard import shard
+from data_tools.shard_settings import ShardSettings
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
 

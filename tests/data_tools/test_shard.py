@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import resource
 import subprocess
@@ -10,10 +11,12 @@ from pathlib import Path
 import pytest
 from shard_sets import all_places, write_pairs
 
-from data_tools.buckets import bucket_count, shuffled
+from data_tools import read_pairs, shard_settings
 from data_tools.cli import main
 from data_tools.pairs import PairReader
-from data_tools.shard import ShardSettings, shard
+from data_tools.shard import MADE_FROM, shard
+from data_tools.shard_settings import Machine, ShardSettings
+from data_tools.write_shards import Cut, shard_tasks, workers_that_fit
 from largede.errors import DataError, MachineError
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
@@ -38,8 +41,8 @@ def test_every_pair_comes_back_once_in_shuffled_order(tmp_path: Path) -> None:
     back = read_all(tmp_path / "out")
     assert Counter(back) == Counter(pairs)
     assert back != pairs
-    assert [entry.samples for entry in result.index.shards] == [40, 40, 40, 10]
-    assert result.index.block_sizes == [[16, 16, 8]] * 3 + [[10]]
+    assert [entry.samples for entry in result.index.shards] == [32, 33, 32, 33]
+    assert result.index.block_sizes == [[16, 16], [16, 16, 1]] * 2
 
 
 def test_index_agrees_with_the_tars(tmp_path: Path) -> None:
@@ -54,7 +57,7 @@ def test_index_agrees_with_the_tars(tmp_path: Path) -> None:
         assert [(m.offset_data, m.size) for m in members] == [(o, s) for o, s, *_ in entry.blocks.tolist()]
         assert all((m.mtime, m.uid, m.gid, m.uname, m.gname) == (0, 0, 0, "", "") for m in members)
         names += [m.name for m in members]
-    assert names == [f"block-{number:07d}.msgpack.zst" for number in range(8)]
+    assert names == [f"block-{number:07d}.msgpack.zst" for number in range(9)]
 
 
 def test_shards_are_byte_for_byte_reproducible_and_follow_the_seed(tmp_path: Path) -> None:
@@ -66,35 +69,111 @@ def test_shards_are_byte_for_byte_reproducible_and_follow_the_seed(tmp_path: Pat
     assert read_all(tmp_path / "a") != read_all(tmp_path / "c")
 
 
-def test_the_shuffle_does_not_depend_on_the_number_of_buckets(tmp_path: Path) -> None:
-    records = [f"record {number}".encode() for number in range(10_000)]
-    orders = []
-    for buckets in (1, 7, 64):
-        folder = tmp_path / str(buckets)
-        folder.mkdir()
-        orders.append(list(shuffled(records, 3, buckets, folder)))
-        assert not any(folder.iterdir())
-    assert orders[0] == orders[1] == orders[2]
-    assert sorted(orders[0]) == sorted(records)
+def test_workers_and_memory_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = [tmp_path / f"{number}.jsonl" for number in range(5)]
+    for number, path in enumerate(inputs):
+        write_pairs(path, 100 * number + 1)
+    shard(inputs, tmp_path / "one", SMALL, Machine(workers=1))
+    monkeypatch.setattr(shard_settings, "PROCESS_BYTES", 1)
+    monkeypatch.setattr(read_pairs, "BATCH_BYTES", 1)
+    # The least memory that is allowed, and an input a batch.
+    shard(inputs, tmp_path / "two", SMALL, Machine(workers=2, memory_gib=2 / 16))
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
 
 
-def test_buckets_grow_with_the_input_up_to_a_bound() -> None:
-    assert [bucket_count(size) for size in (0, 10**9, 10**13)] == [1, 8, 512]
+def test_shards_too_long_for_the_memory_of_every_worker_leave_some_idle() -> None:
+    cut = Cut(pairs=1000, shard_pairs=250, block_pairs=10)
+    machine = Machine(workers=8, memory_gib=2)
+    text_bytes = 4 * (300 << 20)
+    assert workers_that_fit(cut, text_bytes, machine) == 3
+    assert [len(task.shards) for task in shard_tasks(cut, text_bytes, machine, finished=[])] == [1, 1, 1, 1]
+    assert [task.shards for task in shard_tasks(cut, 0, Machine(1), finished=[range(1, 3)])] == [
+        range(1),
+        range(1, 3),
+        range(3, 4),
+    ]
 
 
-def test_plain_webdataset_reads_the_blocks(tmp_path: Path) -> None:
-    import msgpack
-    import webdataset
-    import zstandard
+@pytest.mark.parametrize(("workers", "memory_gib"), [(0, None), (4, 0.1)])
+def test_an_impossible_machine(workers: int, memory_gib: float | None) -> None:
+    with pytest.raises(DataError, match="--workers|--memory-gib"):
+        Machine(workers, memory_gib)
 
-    pairs = write_pairs(tmp_path / "in.jsonl", 100)
-    index = shard([tmp_path / "in.jsonl"], tmp_path / "out", SMALL).index
-    urls = [str(tmp_path / "out" / entry.name) for entry in index.shards]
-    back = []
-    for sample in webdataset.WebDataset(urls, shardshuffle=False):
-        block = msgpack.unpackb(zstandard.decompress(sample["msgpack.zst"]))
-        back += list(zip(block["query"], block["positive"], strict=True))
-    assert Counter(back) == Counter((pair.query, pair.positive) for pair in pairs)
+
+def test_a_folder_of_parts_is_read_in_the_order_of_names(tmp_path: Path) -> None:
+    (tmp_path / "parts").mkdir()
+    for name, count in (("part-1.jsonl", 50), ("part-0.jsonl", 60), (".hidden.jsonl", 7), ("notes.txt", 3)):
+        write_pairs(tmp_path / "parts" / name, count)
+    result = shard([tmp_path / "parts"], tmp_path / "out", SMALL)
+    named = shard([tmp_path / "parts" / f"part-{n}.jsonl" for n in (0, 1)], tmp_path / "named", SMALL)
+    assert result.index.samples == 110
+    assert contents(result.index.folder) == contents(named.index.folder)
+    with pytest.raises(DataError, match="the folder .* holds no pairs"):
+        (tmp_path / "empty").mkdir()
+        shard([tmp_path / "empty"], tmp_path / "new", SMALL)
+
+
+def write_queries(path: Path, queries: int) -> None:
+    """Queries q0, q1, ... with three passages each, every other one with an id."""
+    ids = [{"query_id": f"id {i}"} if i % 2 else {} for i in range(queries)]
+    rows = [{"query": f"q{i}", "positive": f"p{i}-{n}", **ids[i]} for n in range(3) for i in range(queries)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_fraction_of_the_queries_keeps_all_pairs_of_each_and_is_nested(tmp_path: Path) -> None:
+    write_queries(tmp_path / "in.jsonl", 2000)
+    kept = {}
+    for fraction in (0.1, 0.2, 1.0):
+        out = tmp_path / str(fraction)
+        result = shard([tmp_path / "in.jsonl"], out, ShardSettings(query_fraction=fraction))
+        kept[fraction] = Counter(pair.query for pair in read_all(out))
+        assert result.left_out == 6000 - result.index.samples
+        assert set(kept[fraction].values()) == {3}
+    assert set(kept[0.1]) < set(kept[0.2]) < set(kept[1.0])
+    assert abs(len(kept[0.1]) - 200) < 60 and abs(len(kept[0.2]) - 400) < 80
+    other = shard([tmp_path / "in.jsonl"], tmp_path / "s", ShardSettings(query_fraction=0.1, fraction_seed=1))
+    assert {pair.query for pair in read_all(tmp_path / "s")} != set(kept[0.1])
+    assert "pairs of queries outside the fraction left out" in str(other)
+
+
+@pytest.mark.parametrize("fraction", [0.0, -1.0, 1.5])
+def test_impossible_fractions(fraction: float) -> None:
+    with pytest.raises(DataError, match="--query-fraction"):
+        ShardSettings(query_fraction=fraction)
+
+
+def test_a_fraction_that_keeps_nothing(tmp_path: Path) -> None:
+    write_queries(tmp_path / "in.jsonl", 3)
+    with pytest.raises(DataError, match="no query of .* falls into the fraction"):
+        shard([tmp_path / "in.jsonl"], tmp_path / "out", ShardSettings(query_fraction=1e-9))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_pairs_by_source_and_the_inputs_are_remembered(tmp_path: Path) -> None:
+    rows = [{"query": f"q{i}", "positive": "p", "source": "ab"[i % 3 == 0]} for i in range(10)]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    shard([tmp_path / "in.jsonl"], tmp_path / "out", SMALL)
+    record = json.loads((tmp_path / "out" / MADE_FROM).read_text())
+    assert record["sources"] == {"a": 6, "b": 4}
+    digest = hashlib.sha256((tmp_path / "in.jsonl").read_bytes()).hexdigest()
+    assert [(entry["name"], entry["sha256"]) for entry in record["inputs"]] == [("in.jsonl", digest)]
+
+
+def test_whether_all_is_up_to_date_is_told_without_reading_the_inputs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in.jsonl"
+    write_pairs(path, 30)
+    shard([path], tmp_path / "out", SMALL)
+    with monkeypatch.context() as patch:
+        patch.setattr("data_tools.inputs.sha256_file", lambda _: pytest.fail("an input was read"))
+        assert not shard([path], tmp_path / "out", SMALL).written
+    # Touched, the content decides.
+    os.utime(path, ns=(0, 0))
+    assert not shard([path], tmp_path / "out", SMALL).written
+    path.write_bytes(path.read_bytes().replace(b"question 1", b"question X"))
+    with pytest.raises(DataError, match="holds shards of other inputs"):
+        shard([path], tmp_path / "out", SMALL)
 
 
 def test_a_second_run_changes_nothing_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from shard_sets import make_shards, write_pairs
 
-from data_tools.shard import ShardSettings, shard
+from data_tools.shard import shard
+from data_tools.shard_settings import ShardSettings
 from largede.errors import DataError
 from largede.files import sha256_file
 from largede.streams.index import BLOCKS_NAME, INDEX_NAME, ShardIndex

@@ -15,7 +15,8 @@ from batches_for_tests import small_recipe
 from made_world import MadeWorld
 from ranks import run_on_ranks
 
-from data_tools.shard import ShardSettings, shard
+from data_tools.shard import shard
+from data_tools.shard_settings import ShardSettings
 from data_tools.vocabulary import write_vocabulary
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, MachineError, RecipeError, TrainingError
