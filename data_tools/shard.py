@@ -3,8 +3,7 @@
 import hashlib
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
@@ -20,8 +19,6 @@ from largede.streams.pair import Pair
 
 # How much text a byte of a compressed input is expected to hold; errs to the large side.
 _TEXT_PER_COMPRESSED_BYTE = 6
-
-_values = attrgetter(*(item.name for item in fields(Pair)))
 
 
 @dataclass(frozen=True)
@@ -129,11 +126,11 @@ def _records(pairs: PairReader) -> Iterator[bytes]:
 
 def record_of(pair: Pair) -> bytes:
     """The pair as it lies in a bucket: the values of its fields."""
-    return msgpack.packb(_values(pair))
+    return msgpack.packb(pair)
 
 
 def pair_of(record: bytes) -> Pair:
-    return Pair(*msgpack.unpackb(record, use_list=False))
+    return Pair._make(msgpack.unpackb(record, use_list=False))
 
 
 def _demand_pairs(shards: int, inputs: list[Path]) -> None:

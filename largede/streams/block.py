@@ -4,10 +4,9 @@ It is a MessagePack map from the name of a field to the values of all pairs, in 
 length; fields that no pair has are left out. Of the forms measured it is read fastest at equal size (README.md here).
 """
 
+import threading
 import zlib
 from collections.abc import Sequence
-from dataclasses import fields
-from operator import attrgetter
 from typing import Any
 
 from largede.errors import DataError
@@ -18,8 +17,8 @@ MAX_BLOCK_BYTES = 1 << 28
 """Of a block once decompressed: a hostile one cannot fill the memory."""
 
 _LEVEL = 3
-_DEFAULTS = {item.name: item.default for item in fields(Pair)}
-_values = attrgetter(*_DEFAULTS)
+# A decompressor costs more to make than a small block to decompress, and serves one thread at a time.
+_of_thread = threading.local()
 
 
 class DamagedBlock(Exception):
@@ -31,9 +30,8 @@ def encode_block(pairs: Sequence[Pair]) -> bytes:
     import msgpack
     import zstandard
 
-    columns = zip(_DEFAULTS.items(), zip(*map(_values, pairs), strict=True), strict=True)
-    given = {name: column for (name, default), column in columns if any(value != default for value in column)}
-    data = msgpack.packb(given)
+    columns = zip(Pair._fields, zip(*pairs, strict=True), strict=True)
+    data = msgpack.packb({name: column for name, column in columns if any(v != _default(name) for v in column)})
     if len(data) > MAX_BLOCK_BYTES:
         raise DataError(
             f"a block of {len(pairs)} pairs with {len(data)} bytes of text",
@@ -51,8 +49,7 @@ def decode_block(data: bytes, samples: int) -> list[Pair]:
         given = msgpack.unpackb(_decompressed(data), use_list=False)
     except ValueError as error:
         raise DamagedBlock(f"is no MessagePack ({error})") from None
-    columns = [_column(given, name, samples) for name in _DEFAULTS]
-    return [Pair(*row) for row in zip(*columns, strict=True)]
+    return list(map(Pair._make, zip(*(_column(given, name, samples) for name in Pair._fields), strict=True)))
 
 
 def checksum(data: bytes) -> int:
@@ -60,12 +57,17 @@ def checksum(data: bytes) -> int:
     return zlib.crc32(data)
 
 
+def _default(name: str) -> Any:
+    """What a pair without that field has; query and positive are never left out."""
+    return Pair._field_defaults.get(name)
+
+
 def _column(given: Any, name: str, samples: int) -> tuple[Any, ...]:
     if not isinstance(given, dict):
         raise DamagedBlock("is no map of columns")
     column = given.get(name)
-    if column is None:
-        return (_DEFAULTS[name],) * samples
+    if column is None and name in Pair._field_defaults:
+        return (_default(name),) * samples
     if not isinstance(column, tuple) or len(column) != samples:
         raise DamagedBlock(f"does not hold {samples} values of {name!r}")
     return column
@@ -78,6 +80,14 @@ def _decompressed(data: bytes) -> bytes:
         # The frame says how much it holds; asked first, so that a hostile block cannot fill the memory.
         if not 0 <= zstandard.frame_content_size(data) <= MAX_BLOCK_BYTES:
             raise DamagedBlock(f"does not say its size, or holds over {MAX_BLOCK_BYTES} bytes")
-        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
+        return _decompressor().decompress(data, allow_extra_data=False)
     except zstandard.ZstdError as error:
         raise DamagedBlock(f"does not decompress ({error})") from None
+
+
+def _decompressor() -> Any:
+    import zstandard
+
+    if not hasattr(_of_thread, "decompressor"):
+        _of_thread.decompressor = zstandard.ZstdDecompressor()
+    return _of_thread.decompressor

@@ -7,6 +7,8 @@ that block's length. The substitute depends on the files alone, so every rank an
 
 import os
 from collections import OrderedDict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -52,11 +54,12 @@ class BlockReader:
 
     def pairs(self, rows: NDArray[np.int64]) -> list[Pair]:
         """The pairs at `rows`, int64 [n, 3] of (shard, block in shard, row in block), in that order."""
-        return [self._pair(shard, block, row) for shard, block, row in rows.tolist()]
-
-    def _pair(self, shard: int, block: int, row: int) -> Pair:
-        pairs = self._sound((shard, block))
-        return pairs[row % len(pairs)]
+        found: list[Pair] = []
+        # A lane gives many rows of one block in a row: each block is looked up once for all of them.
+        for place, places in groupby(rows.tolist(), key=itemgetter(0, 1)):
+            pairs = self._sound(place)
+            found += [pairs[row % len(pairs)] for _, _, row in places]
+        return found
 
     def _sound(self, place: BlockId) -> list[Pair]:
         """The pairs of a block, or of the next sound one."""
