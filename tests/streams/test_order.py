@@ -1,4 +1,5 @@
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from largede.config.batch import BatchPlan
 from largede.errors import DataError, RecipeError
 from largede.streams.lanes import SHARDS_PER_LANE
 from largede.streams.order import GlobalOrder, most_lanes
+from largede.streams.shuffle import permutation, random_keys
 
 Place = tuple[int, int, int]
 
@@ -30,6 +32,79 @@ def one_source(block_sizes: list[list[int]], seed: int, batch_size: int, lanes: 
 def places(order: GlobalOrder, step: int, start: int = 0, stop: int | None = None) -> list[Place]:
     rows = order.rows(step, start, order.batch_size if stop is None else stop)
     return [tuple(row) for row in rows[:, 1:].tolist()]
+
+
+class PlainOrder:
+    """The twin: all blocks of all lanes sorted at once, every lane written out pair by pair."""
+
+    def __init__(self, sizes: list[list[int]], seed: int, batch_size: int, lanes: int) -> None:
+        self.seed, self.share = seed, batch_size // lanes
+        shards = [(shard, inside, size) for shard, blocks in enumerate(sizes) for inside, size in enumerate(blocks)]
+        few = len(sizes) < SHARDS_PER_LANE * lanes
+        blocks = [
+            (number if few else shard, number, shard, inside, size)
+            for number, (shard, inside, size) in enumerate(shards)
+        ]
+        sizes_of_units: dict[int, int] = {}
+        for unit, _, _, _, size in blocks:
+            sizes_of_units[unit] = sizes_of_units.get(unit, 0) + size
+        dealt: list[set[int]] = [set() for _ in range(lanes)]
+        for unit in sorted(sizes_of_units, key=lambda unit: (-sizes_of_units[unit], key_of(unit, "lanes", seed))):
+            loads = [sum(sizes_of_units[u] for u in units) for units in dealt]
+            dealt[loads.index(min(loads))].add(unit)
+        self.lanes = [[block for block in blocks if block[0] in units] for units in dealt]
+
+    def epoch(self, lane: int, epoch: int) -> list[Place]:
+        def keys(block: tuple[int, ...]) -> tuple[int, int]:
+            return key_of(block[0], "units", self.seed, epoch), key_of(block[1], "blocks", self.seed, epoch)
+
+        return [
+            (shard, inside, row)
+            for _, number, shard, inside, size in sorted(self.lanes[lane], key=keys)
+            for row in permutation(size, "rows", self.seed, epoch, number).tolist()
+        ]
+
+    def places(self, step: int) -> list[Place]:
+        rows = []
+        for lane in range(len(self.lanes)):
+            walk: list[Place] = []
+            epoch = 0
+            while len(walk) < (step + 1) * self.share:
+                walk += self.epoch(lane, epoch)
+                epoch += 1
+            rows += walk[step * self.share : (step + 1) * self.share]
+        return rows
+
+
+def key_of(number: int, *seed: int | str) -> int:
+    return int(random_keys(np.array([number]), *seed)[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(orders(), st.integers(0, 12))
+def test_the_walk_by_units_is_that_of_sorting_everything(
+    case: tuple[list[list[int]], int, int, int], step: int
+) -> None:
+    assert places(one_source(*case), step) == PlainOrder(*case).places(step)
+
+
+def test_a_walk_looks_at_the_blocks_of_no_other_shard() -> None:
+    looked_at = []
+
+    class Blocks(list[int]):
+        def __init__(self, shard: int) -> None:
+            super().__init__([8] * 6)
+            self.shard = shard
+
+        def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+            looked_at.append(self.shard)
+            return np.array(list(self), dtype=dtype)
+
+    order = GlobalOrder.of_one_source([Blocks(shard) for shard in range(64)], 3, 8, 2, [48] * 64)
+    rows = order.rows(1234, 0, 8)
+    assert looked_at and set(looked_at) == set(rows[:, 1].tolist())
+    # The plain way to the same rows, without totals, looks at every shard.
+    assert np.array_equal(one_source([[8] * 6] * 64, 3, 8, 2).rows(1234, 0, 8), rows)
 
 
 def lane_walk(order: GlobalOrder, lane: int, steps: int) -> list[Place]:
