@@ -186,7 +186,8 @@ def plan_packs(lengths: np.ndarray, budget_tokens: int) -> list[np.ndarray]:
     packs = 0
     pack_of_place: list[np.ndarray] = []
     for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
-        fits = room[: packs + count] // length if length else np.array([count])
+        new = -(-count // (budget_tokens // length)) if length else 0
+        fits = room[: packs + new] // length if length else np.array([count])
         upto = np.minimum(np.cumsum(fits), count)
         taken = np.diff(upto, prepend=0)
         used = int(np.searchsorted(upto, count)) + 1
