@@ -10,6 +10,7 @@ from largede.config.recipe import DataConfig
 from largede.objectives.contrastive import UNKNOWN_KEY
 from largede.streams.chunks import Chunking, TokenRows
 from largede.streams.pair import Pair
+from largede.streams.pieces import Encode, encoder_of
 from largede.text import passage_text, text_key
 
 
@@ -62,18 +63,18 @@ class PairTokeniser:
         self.data = data
         self.chunking = chunking
         self.forms = list(data.text_forms.values())
-        self._tokenizer: Any = None
+        self._encode: Encode | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tokenizer": None}
+        return {**self.__dict__, "_encode": None}
 
     @property
-    def tokenizer(self) -> Any:
-        if self._tokenizer is None:
+    def encode(self) -> Encode:
+        if self._encode is None:
             from largede.models.build import load_tokenizer
 
-            self._tokenizer = load_tokenizer(self.tokenizer_name)
-        return self._tokenizer
+            self._encode = encoder_of(load_tokenizer(self.tokenizer_name), self.data.tokenizer_backend)
+        return self._encode
 
     def __call__(self, pairs: list[Pair], step: int, sources: np.ndarray | None = None) -> RankBatch:
         source_B = np.zeros(len(pairs), dtype=np.int64) if sources is None else sources
@@ -129,10 +130,7 @@ class PairTokeniser:
         encoded: list[list[int]] = [[]] * len(texts)
         for limit in np.unique(limit_T).tolist():
             of_limit = np.flatnonzero(limit_T == limit).tolist()
-            cut = self.tokenizer(
-                [texts[i] for i in of_limit], truncation=True, max_length=limit, return_attention_mask=False
-            )
-            for place, tokens in zip(of_limit, cut["input_ids"], strict=True):
+            for place, tokens in zip(of_limit, self.encode([texts[i] for i in of_limit], limit), strict=True):
                 encoded[place] = tokens
         return encoded
 
