@@ -115,14 +115,29 @@ def _scalar(text: str, key: str) -> Any:
 
 def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
     group, _, name = key.partition(".")
-    if not name or "." in name:
+    if not name or ("." in name and not _is_in_mapping(group, name)):
         raise RecipeError(
             f"--{key}", expected="--group.key, for example --batch.queries 512", mend=f"did you mean {nearest(key)}?"
         )
-    members = tree.setdefault(group, {})
-    if members is None:
-        members = tree[group] = {}
-    members[name] = value
+    *path, last = key.split(".")
+    members: Any = tree
+    for number, part in enumerate(path, start=1):
+        if members.get(part) is None:
+            members[part] = {}
+        members = members[part]
+        if not isinstance(members, dict):
+            raise RecipeError(
+                f"--{key}, where {'.'.join(path[:number])} is {members!r}",
+                expected="a mapping there",
+                mend="correct the recipe file, or the flag before it",
+            )
+    members[last] = value
+
+
+def _is_in_mapping(group: str, name: str) -> bool:
+    """Whether `name` goes on inside a mapping of the group, as in data.sources.NAME.weight."""
+    kind = get_type_hints(Recipe).get(group)
+    return kind is not None and get_origin(get_type_hints(kind).get(name.partition(".")[0])) is dict
 
 
 def nearest(key: str) -> str:
@@ -157,9 +172,11 @@ def _nearest_of(key: str, names: list[str]) -> str:
     return (difflib.get_close_matches(key, names, n=1, cutoff=0.3) or names)[0]
 
 
-def _build_group(kind: Any, group: str, values: Mapping[str, Any], where: str) -> Any:
+def _build_group(
+    kind: Any, group: str, values: Mapping[str, Any], where: str, near: Callable[[str], str] | None = nearest
+) -> Any:
     hints = get_type_hints(kind)
-    refuse_unknown(values, hints, where, prefix=group, near=nearest)
+    refuse_unknown(values, hints, where, prefix=group, near=near)
     return kind(**{name: _typed(value, hints[name], f"{group}.{name}", where) for name, value in values.items()})
 
 
@@ -174,6 +191,8 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
         if get_origin(option) is dict and isinstance(value, Mapping):
             kind = get_args(option)[1]
             return {str(part): _typed(held, kind, f"{key}.{part}", where) for part, held in value.items()}
+        if dataclasses.is_dataclass(option) and isinstance(value, Mapping):
+            return _build_group(option, key, value, where, near=None)
         if option is bool and isinstance(value, bool):
             return value
         if option is int and isinstance(value, int) and not isinstance(value, bool):
@@ -190,13 +209,21 @@ def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
     raise RecipeError(f"{where}: {key} is {value!r}", expected=_say(options), mend=f"correct {key}")
 
 
+def _say_kind(kind: Any) -> str:
+    if dataclasses.is_dataclass(kind):
+        return "{" + ", ".join(item.name for item in dataclasses.fields(kind)) + "}, or some of these"
+    return f"{kind.__name__}, such as {{name: 1.0}}"
+
+
 def _say(options: tuple[Any, ...]) -> str:
     words = []
     for option in options:
         if get_origin(option) is Literal:
             words.append("one of " + ", ".join(map(str, get_args(option))))
         elif get_origin(option) is dict:
-            words.append(f"a mapping from names to {get_args(option)[1].__name__}, such as {{name: 1.0}}")
+            words.append("a mapping from names to " + _say_kind(get_args(option)[1]))
+        elif dataclasses.is_dataclass(option):
+            words.append(_say_kind(option))
         else:
             words.append("nothing (null)" if option is type(None) else f"a value of type {option.__name__}")
     return " or ".join(words)

@@ -5,7 +5,8 @@ checked once, when the tree is built. `largede.config.load` turns YAML and dotte
 DeepSpeed's own settings stay in `ds_configs/*.json`; nothing there is repeated here and nothing here there.
 """
 
-from dataclasses import dataclass, field, fields
+import re
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Literal
 
 from largede.errors import RecipeError
@@ -13,6 +14,7 @@ from largede.errors import RecipeError
 Layout = Literal["sde", "ade", "ade-ste", "ade-fte", "ade-spl"]
 Similarity = Literal["cosine", "dot"]
 Attention = Literal["auto", "packed", "padded"]
+Batches = Literal["mixed", "single_source"]
 
 
 def setting(default: Any, sentence: str) -> Any:
@@ -63,6 +65,39 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
+class SourceConfig:
+    """One source of a mixture; what is empty is as in `data`."""
+
+    shards: str = setting("", "Folder, URL or command, as data.shards.")
+    weight: float | None = setting(
+        None, "Its part of all rows, beside the others' weights; all sources have one or none; empty: by its size."
+    )
+    max_query_tokens: int | None = setting(None, "As data.max_query_tokens, for its pairs.")
+    max_passage_tokens: int | None = setting(None, "As data.max_passage_tokens, for its pairs.")
+    query_prefix: str | None = setting(None, "As data.query_prefix, for its pairs.")
+    passage_prefix: str | None = setting(None, "As data.passage_prefix, for its pairs.")
+
+
+@dataclass(frozen=True)
+class TextForm:
+    """How the texts of a source become tokens: prefixes, and limits in tokens."""
+
+    max_query_tokens: int
+    max_passage_tokens: int
+    query_prefix: str
+    passage_prefix: str
+
+    def of_side(self, side: Literal["query", "passage"]) -> tuple[str, int]:
+        """The prefix and the limit of queries, or of passages."""
+        if side == "query":
+            return self.query_prefix, self.max_query_tokens
+        return self.passage_prefix, self.max_passage_tokens
+
+
+_FORM = tuple(item.name for item in fields(TextForm))
+
+
+@dataclass(frozen=True)
 class DataConfig:
     """Where pairs come from and how their text becomes tokens."""
 
@@ -71,6 +106,16 @@ class DataConfig:
         "Folder written by `largede-data shard`, or the URL of one (https, s3, gs, any that fsspec reads), or "
         "pipe:COMMAND with {name} (train --allow-pipe).",
     )
+    sources: dict[str, SourceConfig] = setting(
+        {},
+        "In place of data.shards, several sources by name: {reddit: {shards: a, weight: 3}, marco: {shards: b, "
+        "weight: 1}}; on the command line also --data.sources.reddit.weight 3.",
+    )
+    mixing_temperature: float = setting(
+        1.0, "T: sources without weights give rows by size ** (1 / T); 1: by size, the larger the more evenly."
+    )
+    batches: Batches = setting("mixed", "mixed: every batch has rows of all sources; single_source: rows of one.")
+    mixing_period: int = setting(1000, "Batches after which the seeded table of the mixture repeats.")
     seed: int = setting(0, "Seed of the global order of pairs.")
     lanes: int = setting(8, "Independent readers of the data; divides batch.queries, fixed for the life of a run.")
     workers: int = setting(0, "Loader processes per rank; 0 reads and tokenises in the training process.")
@@ -84,13 +129,62 @@ class DataConfig:
     )
     query_prefix: str = setting("", "Text put before every query.")
     passage_prefix: str = setting("", "Text put before every passage.")
-    damaged_blocks: int = setting(0, "Damaged blocks that may be skipped before the run stops, over all shards.")
+    damaged_blocks: int = setting(
+        0, "Damaged blocks of a source that may be skipped before the run stops, all shards together."
+    )
 
     def __post_init__(self) -> None:
-        demand_positive(self, "lanes", "max_query_tokens", "max_passage_tokens")
+        demand_positive(self, "lanes", "max_query_tokens", "max_passage_tokens", "mixing_temperature", "mixing_period")
         for name in ("workers", "hard_negatives", "damaged_blocks"):
             value = getattr(self, name)
             demand(value >= 0, f"data.{name} is {value}", "zero or more", f"set data.{name} to 0 or a positive number")
+        self._check_sources()
+
+    def _check_sources(self) -> None:
+        demand(
+            not (self.shards and self.sources),
+            f"data.shards is {self.shards!r} and data.sources has {', '.join(self.sources)}",
+            "one of the two",
+            "make data.shards empty, or name it among the sources",
+        )
+        for name, source in self.sources.items():
+            demand(
+                re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None,
+                f"data.sources has the name {name!r}",
+                "letters, digits, - and _, since it names figures and flags",
+                "rename the source",
+            )
+            for item in ("weight", "max_query_tokens", "max_passage_tokens"):
+                value = getattr(source, item)
+                demand(value is None or value > 0, f"data.sources.{name}.{item} is {value}", "above zero", "raise it")
+            demand(source.shards != "", f"data.sources.{name}.shards is empty", "the folder of its pairs", "give it")
+        without = [name for name, source in self.sources.items() if source.weight is None]
+        demand(
+            len(without) in (0, len(self.sources)),
+            f"data.sources has no weight for {', '.join(without)}, but one for others",
+            "weights for all sources, or for none (then data.mixing_temperature decides)",
+            f"give data.sources.{without[0] if without else 'NAME'}.weight, or leave all weights out",
+        )
+
+    @property
+    def text_forms(self) -> dict[str, TextForm]:
+        """By source in the order of their names; one under "" when there is no mixture."""
+        forms = {name: self.sources[name] for name in sorted(self.sources)} or {"": SourceConfig()}
+        return {name: TextForm(**{n: self._own_or_common(source, n) for n in _FORM}) for name, source in forms.items()}
+
+    def _own_or_common(self, source: SourceConfig, name: str) -> Any:
+        own = getattr(source, name)
+        return getattr(self, name) if own is None else own
+
+    @property
+    def longest_query_tokens(self) -> int:
+        """The largest limit of any source."""
+        return max(form.max_query_tokens for form in self.text_forms.values())
+
+    @property
+    def longest_passage_tokens(self) -> int:
+        """The largest limit of any source."""
+        return max(form.max_passage_tokens for form in self.text_forms.values())
 
 
 @dataclass(frozen=True)
@@ -279,19 +373,19 @@ class Recipe:
 
     def __post_init__(self) -> None:
         demand(
-            self.batch.queries % self.data.lanes == 0,
+            len(self.data.sources) > 1 or self.batch.queries % self.data.lanes == 0,
             f"batch.queries {self.batch.queries} is not a multiple of data.lanes {self.data.lanes}",
             "each lane gives the same number of rows to every batch",
             f"choose lanes among the divisors of {self.batch.queries}",
         )
-        longest = max(self.data.max_query_tokens, self.data.max_passage_tokens)
+        longest = max(self.data.longest_query_tokens, self.data.longest_passage_tokens)
         for name in ("chunk_tokens", "no_grad_chunk_tokens"):
             budget = getattr(self.batch, name)
             demand(
                 budget is None or budget >= longest,
                 f"batch.{name} {budget} holds less than one sequence of {longest} tokens",
                 "at least the longest sequence",
-                f"raise batch.{name} or lower data.max_query_tokens / data.max_passage_tokens",
+                f"raise batch.{name} or lower max_query_tokens / max_passage_tokens of data and its sources",
             )
         demand(
             self.optimizer.warmup_steps <= self.run.steps,
@@ -308,5 +402,12 @@ def describe_settings() -> str:
         config = getattr(Recipe(), group.name)
         lines.append(f"{group.name}: {(type(config).__doc__ or '').splitlines()[0]}")
         for item in fields(config):
-            lines.append(f"  {group.name}.{item.name} = {getattr(config, item.name)!r}\n      {item.metadata['help']}")
+            lines += _described(f"{group.name}.{item.name}", getattr(config, item.name), item)
+        if group.name == "data":
+            for item in fields(SourceConfig):
+                lines += _described(f"data.sources.NAME.{item.name}", item.default, item)
     return "\n".join(lines)
+
+
+def _described(name: str, default: Any, item: Field[Any]) -> list[str]:
+    return [f"  {name} = {default!r}", f"      {item.metadata['help']}"]

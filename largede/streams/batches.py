@@ -1,12 +1,17 @@
 """This rank's rows of global batch t, tokenised and prefetched, for t = start, start + 1, ... without end."""
 
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from largede.config.batch import BatchPlan
 from largede.errors import LargedeError
@@ -15,18 +20,21 @@ from largede.streams.order import GlobalOrder
 from largede.streams.pair import Pair
 from largede.streams.places.place import Place
 from largede.streams.read import BlockId, BlockReader, demand_within_limit
+from largede.streams.sources import Mixing, Source, fingerprint_of_sources, order_of_sources
 
 T = TypeVar("T")
+
+_BY_SIZE = Mixing()
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Prepared(Generic[T]):
-    """One step's value, or the error that prevented it, and the damaged blocks its reader has met so far."""
+    """One step's value, or the error that prevented it, and the damaged blocks met so far, source by source."""
 
     value: T | None
-    damaged: dict[BlockId, str]
+    damaged: list[dict[BlockId, str]]
     error: LargedeError | None = None
 
 
@@ -34,36 +42,55 @@ class Prepared(Generic[T]):
 class RankStream(Generic[T]):
     """What one rank reads; travels to the loader's workers, which open their own files."""
 
-    index: ShardIndex
+    sources: Sequence[Source]
     order: GlobalOrder
     rows: range
-    transform: Callable[[list[Pair], int], T]
+    transform: Callable[..., T]
     damaged_limit: int
 
-    def prepare(self, reader: BlockReader, step: int) -> Prepared[T]:
+    def prepare(self, readers: Sequence[BlockReader], step: int) -> Prepared[T]:
         """Batch `step` of this rank. Errors of the data travel as values: a worker would strip them of their type."""
+        value, failure = None, None
         try:
-            pairs = reader.pairs(self.order.rows(step, self.rows.start, self.rows.stop))
-            return Prepared(self.transform(pairs, step), dict(reader.damaged))
+            rows = self.order.rows(step, self.rows.start, self.rows.stop)
+            pairs = pairs_of_rows(readers, rows)
+            value = self.transform(pairs, step, *([rows[:, 0]] if len(self.sources) > 1 else []))
         except LargedeError as error:
-            return Prepared(None, dict(reader.damaged), error)
+            failure = error
+        return Prepared(value, [dict(reader.damaged) for reader in readers], failure)
 
     def steps(self, first: int, stride: int) -> Iterator[Prepared[T]]:
         """Steps first, first + stride, ... without end, or up to the first error."""
-        reader = BlockReader(self.index, damaged_limit=self.damaged_limit, cache_blocks=self._lanes_read + 1)
-        with closing(self.index.place):
-            prepared = self.prepare(reader, first)
+        with ExitStack() as places:
+            for source in self.sources:
+                places.enter_context(closing(source.index.place))
+            readers = self._readers()
+            prepared = self.prepare(readers, first)
             while prepared.error is None:
                 yield prepared
                 first += stride
-                prepared = self.prepare(reader, first)
+                prepared = self.prepare(readers, first)
             yield prepared
 
-    @property
-    def _lanes_read(self) -> int:
-        # Each lane is inside one block at a time; a smaller cache would decompress the same blocks at every step.
-        share = self.order.batch_size // self.order.lanes
-        return len(self.rows) // share + 2
+    def _readers(self) -> list[BlockReader]:
+        return [
+            # Each lane is inside one block at a time; a smaller cache would decompress the same blocks at every step.
+            BlockReader(source.index, damaged_limit=self.damaged_limit, cache_blocks=self._lanes_read(walk.lanes) + 1)
+            for source, walk in zip(self.sources, self.order.sources, strict=True)
+        ]
+
+    def _lanes_read(self, lanes: int) -> int:
+        return min(lanes, lanes * len(self.rows) // self.order.batch_size + 2)
+
+
+def pairs_of_rows(readers: Sequence[BlockReader], rows: NDArray[np.int64]) -> list[Pair]:
+    """The pairs at `rows`, int64 [n, 4] of (source, shard, block in shard, row in block), in that order."""
+    places = [np.flatnonzero(rows[:, 0] == source) for source in range(len(readers))]
+    found = [reader.pairs(rows[of_source, 1:]) for reader, of_source in zip(readers, places, strict=True)]
+    if len(readers) == 1:
+        return found[0]
+    by_place = dict(zip(np.concatenate(places).tolist(), itertools.chain(*found), strict=True))
+    return [by_place[place] for place in range(len(rows))]
 
 
 class PairBatches(Generic[T]):
@@ -72,47 +99,67 @@ class PairBatches(Generic[T]):
     The sequence is a function of (data, seed, batch_size, lanes, rank, world_size, step). Neither `workers` nor where
     an earlier run stopped changes it, and the ranks' parts of one step, joined, are the same for every `world_size`.
 
-    `transform(pairs, step)` makes what the trainer wants of a list of pairs (tokens). With `workers` > 0 it runs in
-    that many processes, worker k preparing steps start + k, start + k + workers, ...; with 0 it runs inline. Damaged
-    blocks are replaced (`streams.read`) and counted in `skipped`; above `damaged_limit` of them (met by this rank) the
-    iterator raises DataError.
+    `data` is a place of shards, or the sources of a mixture. `transform(pairs, step)` makes what the trainer wants of
+    a list of pairs (tokens); in a mixture it is `transform(pairs, step, sources)`, with the number of each pair's
+    source. With `workers` > 0 it runs in that many processes, worker k preparing steps start + k, start + k + workers,
+    ...; with 0 it runs inline. Damaged blocks are replaced (`streams.read`) and counted in `skipped`; above
+    `damaged_limit` of one source (met by this rank) the iterator raises DataError.
     """
 
     def __init__(
         self,
-        place: Place | Path,
+        data: Place | Path | Sequence[Source],
         *,
         batch_size: int,
         lanes: int,
         seed: int,
         rank: int,
         world_size: int,
-        transform: Callable[[list[Pair], int], T],
+        transform: Callable[..., T],
+        mixing: Mixing = _BY_SIZE,
         start_step: int = 0,
         workers: int = 0,
         damaged_limit: int = 0,
     ) -> None:
-        self.index = ShardIndex.load(place, rank=rank, world_size=world_size)
-        order = GlobalOrder(self.index.block_sizes, seed, batch_size, lanes)
+        if isinstance(data, Place | Path):
+            data = [Source("", ShardIndex.load(data, rank=rank, world_size=world_size))]
+        self.sources = list(data)
+        order = order_of_sources(self.sources, mixing, seed, batch_size, lanes)
         rows = BatchPlan(batch_size, world_size).rows(rank)
-        self._stream = RankStream(self.index, order, rows, transform, damaged_limit)
+        self._stream = RankStream(self.sources, order, rows, transform, damaged_limit)
         self._start_step = start_step
         self._workers = workers
-        self._damaged: dict[BlockId, str] = {}
+        self._damaged: list[dict[BlockId, str]] = [{} for _ in self.sources]
 
     @property
     def samples(self) -> int:
         """Pairs in the data."""
-        return self.index.samples
+        return self._stream.order.samples
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the pairs, their places and how they are mixed."""
+        return fingerprint_of_sources(self.sources, self._stream.order)
 
     @property
     def skipped(self) -> dict[str, int]:
-        """Damaged blocks met so far, by shard name."""
-        return dict(Counter(self.index.shards[shard].name for shard, _ in self._damaged))
+        """Damaged blocks met so far, by shard name, which in a mixture starts with the source's name."""
+        return dict(
+            Counter(
+                "/".join(filter(None, (source.name, source.index.shards[shard].name)))
+                for source, damaged in zip(self.sources, self._damaged, strict=True)
+                for shard, _ in damaged
+            )
+        )
 
     def epoch_of(self, step: int) -> float:
         """Passes over the data finished before `step`, as a fraction."""
         return self._stream.order.epochs(step)
+
+    def epochs_of_sources(self, step: int) -> dict[str, float]:
+        """The same for each source of a mixture, by name; empty without one."""
+        epochs = zip(self.sources, self._stream.order.epochs_of_sources(step), strict=True)
+        return {source.name: passes for source, passes in epochs if len(self.sources) > 1}
 
     def __iter__(self) -> Generator[T, None, None]:
         for prepared in self._prepared():
@@ -128,10 +175,11 @@ class PairBatches(Generic[T]):
 
         return steps_in_workers(self._stream.steps, self._start_step, self._workers)
 
-    def _note_damage(self, damaged: dict[BlockId, str]) -> None:
-        for place in damaged.keys() - self._damaged.keys():
-            self._damaged[place] = damaged[place]
-            name = self.index.shards[place[0]].name
-            log.warning("%s block %d %s: its rows are replaced", name, place[1], damaged[place])
-        # Each worker knows only what it met itself, so the limit is asked again over all of them.
-        demand_within_limit(self.index, self._damaged, self._stream.damaged_limit)
+    def _note_damage(self, found: list[dict[BlockId, str]]) -> None:
+        for source, known, damaged in zip(self.sources, self._damaged, found, strict=True):
+            for place in damaged.keys() - known.keys():
+                known[place] = damaged[place]
+                name = source.index.place.where(source.index.shards[place[0]].name)
+                log.warning("%s block %d %s: its rows are replaced", name, place[1], damaged[place])
+            # Each worker knows only what it met itself, so the limit is asked again over all of them.
+            demand_within_limit(source.index, known, self._stream.damaged_limit)

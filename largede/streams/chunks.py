@@ -8,8 +8,8 @@ Shapes: B rows of a chunk, L tokens of its longest, T tokens of a packed chunk.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from itertools import chain
 from typing import Self
 
@@ -23,11 +23,24 @@ PAD = 0
 
 
 @dataclass(frozen=True)
+class Chunking:
+    """How chunks are to be cut: packed or padded, and for which budgets in tokens."""
+
+    is_packed: bool
+    budgets_tokens: frozenset[int]
+
+
+@dataclass(frozen=True)
 class TokenRows:
-    """Sequences of token ids laid end to end; row i is tokens[offsets[i]:offsets[i + 1]]."""
+    """Sequences of token ids laid end to end; row i is tokens[offsets[i]:offsets[i + 1]].
+
+    `plans` may hold the rows of each chunk by (is packed, budget), made ahead where time is cheaper than on the GPU's
+    own process. They are exactly what is planned without them.
+    """
 
     tokens: np.ndarray
     offsets: np.ndarray
+    plans: Mapping[tuple[bool, int], list[np.ndarray]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, sequences: Sequence[Sequence[int]]) -> "TokenRows":
@@ -49,6 +62,18 @@ class TokenRows:
     @property
     def lengths(self) -> np.ndarray:
         return np.diff(self.offsets)
+
+    def planned(self, chunking: Chunking) -> "TokenRows":
+        """The same rows with plans for `chunking`."""
+        kind = chunking.is_packed
+        return replace(self, plans={(kind, budget): self.plan(kind, budget) for budget in chunking.budgets_tokens})
+
+    def plan(self, is_packed: bool, budget_tokens: int) -> list[np.ndarray]:
+        """The rows of each chunk: as planned ahead, or planned now."""
+        ahead = self.plans.get((is_packed, budget_tokens))
+        if ahead is not None:
+            return ahead
+        return (plan_packs if is_packed else plan_chunks)(self.lengths, budget_tokens)
 
 
 @dataclass(frozen=True)
@@ -110,7 +135,7 @@ def make_chunks(sequences: TokenRows, budget_tokens: int, *, at_least: int = 0) 
 
     `at_least` appends filler chunks up to that number.
     """
-    chunks = [pad_rows(sequences, rows) for rows in plan_chunks(sequences.lengths, budget_tokens)]
+    chunks = [pad_rows(sequences, rows) for rows in sequences.plan(False, budget_tokens)]
     return chunks + [filler_chunk() for _ in range(at_least - len(chunks))]
 
 
@@ -143,23 +168,36 @@ def filler_chunk() -> PaddedChunk:
 
 def make_packed_chunks(sequences: TokenRows, budget_tokens: int, *, at_least: int = 0) -> list[PackedChunk]:
     """Cover every row once by packed chunks of at most `budget_tokens` real tokens; fillers as in `make_chunks`."""
-    chunks = [pack_rows(sequences, rows, budget_tokens) for rows in plan_packs(sequences.lengths, budget_tokens)]
+    chunks = [pack_rows(sequences, rows, budget_tokens) for rows in sequences.plan(True, budget_tokens)]
     return chunks + [packed_filler_chunk(budget_tokens) for _ in range(at_least - len(chunks))]
 
 
 def plan_packs(lengths: np.ndarray, budget_tokens: int) -> list[np.ndarray]:
-    """Row numbers of each packed chunk: longest first, each into the first chunk that still has room for it."""
+    """Row numbers of each packed chunk: longest first, each into the first chunk that still has room for it.
+
+    Rows of one length are dealt together: the first chunk with room takes as many as fit, then the next one.
+    """
     assert int(lengths.max(initial=0)) <= budget_tokens, "the recipe keeps budgets above the longest sequence"
-    packs: list[list[int]] = []
-    # Room in each chunk begun, and in the one after them.
-    room = np.full(len(lengths), budget_tokens)
-    for row in np.argsort(-lengths, kind="stable").tolist():
-        pack = int(np.argmax(room[: len(packs) + 1] >= lengths[row]))
-        if pack == len(packs):
-            packs.append([])
-        packs[pack].append(row)
-        room[pack] -= lengths[row]
-    return [np.array(pack, dtype=np.int64) for pack in packs]
+    if len(lengths) == 0:
+        return []
+    order = np.argsort(-lengths, kind="stable")
+    values, counts = np.unique(-lengths, return_counts=True)
+    # Room in each chunk begun, and in those after them.
+    room = np.full(len(lengths), budget_tokens, dtype=np.int64)
+    packs = 0
+    pack_of_place: list[np.ndarray] = []
+    for length, count in zip((-values).tolist(), counts.tolist(), strict=True):
+        new = -(-count // (budget_tokens // length)) if length else 0
+        fits = room[: packs + new] // length if length else np.array([count])
+        upto = np.minimum(np.cumsum(fits), count)
+        taken = np.diff(upto, prepend=0)
+        used = int(np.searchsorted(upto, count)) + 1
+        pack_of_place.append(np.repeat(np.arange(used), taken[:used]))
+        room[:used] -= taken[:used] * length
+        packs = max(packs, used)
+    pack_of_row = np.concatenate(pack_of_place)
+    by_pack = order[np.argsort(pack_of_row, kind="stable")]
+    return np.split(by_pack, np.cumsum(np.bincount(pack_of_row))[:-1])
 
 
 def pack_rows(sequences: TokenRows, rows: np.ndarray, budget_tokens: int) -> PackedChunk:

@@ -135,8 +135,13 @@ class ShardIndex:
 
     @property
     def block_sizes(self) -> list[list[int]]:
-        """Pairs in each block of each shard, as `GlobalOrder` wants them."""
-        return [shard.blocks[:, 2].tolist() for shard in self.shards]
+        """Pairs in each block of each shard, in lists: for small sets."""
+        return [sizes.tolist() for sizes in self.pairs_of_blocks]
+
+    @property
+    def pairs_of_blocks(self) -> list[NDArray[np.uint32]]:
+        """Pairs in each block of each shard, still in the mapped table."""
+        return [shard.blocks[:, 2] for shard in self.shards]
 
     @cached_property
     def fingerprint(self) -> str:

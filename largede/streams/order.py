@@ -1,115 +1,87 @@
-"""The global order: which row of which block is row i of batch t. Arithmetic only, no files.
+"""The global order: which pair is row i of batch t. Arithmetic only, no files.
 
-The order is a function of (block sizes, seed, batch size B, lanes L, step t); ranks, workers and restarts do not enter.
+The order is a function of (shards, seed, batch size B, lanes, weights of the sources, step t) alone. Its position is
+the one integer t; ranks, workers and restarts do not enter.
 
-- A unit is a shard, or a block when there are fewer than `SHARDS_PER_LANE` shards for each lane.
-- Each lane owns a fixed set of units, dealt largest first to the lane with the fewest pairs, ties in a seeded order.
-- Row i of batch t is taken from lane floor(iL/B); lane l gives its pairs tB/L to (t+1)B/L - 1, counted since step 0.
-- A lane walks its pairs again and again. In each of its own epochs units, blocks inside a unit, and rows inside a block
-  come in a new seeded order. Lanes need not be equally long: each wraps by itself, in the middle of a batch if need be.
-- No block is split between lanes, so there are at most as many lanes as blocks.
+- The table of the mixture gives each source its numbers in batch t, first to first + count - 1 (`streams.mixture`).
+- The pairs of one source are sorted by lane (`streams.lanes`). So, where there is one source and its lanes L divide B,
+  row i comes from lane floor(iL/B).
+- The rows of several sources are spread evenly over the batch: row j of c has key (j + 1/2)/c. A rank holds a range of
+  rows, hence about the same mix as any other, and keeps to about the same lanes of each source.
 """
 
-import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from largede.errors import DataError, RecipeError
-from largede.streams.shuffle import permutation, random_keys
-
-# With whole shards as units lanes differ by one shard at most: 16 shards each keep that within about 6 %.
-SHARDS_PER_LANE = 16
+from largede.streams.lanes import Sizes, SourceLanes
+from largede.streams.mixture import PeriodTable
 
 
 @dataclass(frozen=True, eq=False)
-class LaneEpoch:
-    """One lane's walk in one of its epochs: its blocks in order, and the pairs passed at the end of each."""
-
-    epoch: int
-    blocks: NDArray[np.int64]
-    ends: NDArray[np.int64]
-
-
 class GlobalOrder:
-    """The order of section 7 of the design. Holds each lane's walk of the current epoch, nothing per pair."""
+    """The order of section 7 of the design. `table` has a column for each source."""
 
-    def __init__(self, block_sizes: Sequence[Sequence[int]], seed: int, batch_size: int, lanes: int) -> None:
-        """`block_sizes[s][b]` is the number of pairs in block b of shard s; every block holds one at least."""
-        blocks_per_shard = np.array([len(sizes) for sizes in block_sizes], dtype=np.int64)
-        self._sizes = np.array([size for sizes in block_sizes for size in sizes], dtype=np.int64)
-        _check_numbers(len(self._sizes), batch_size, lanes)
-        self.seed, self.batch_size, self.lanes = seed, batch_size, lanes
-        self.samples = int(self._sizes.sum())
-        self._shard_of_block = np.repeat(np.arange(len(block_sizes)), blocks_per_shard)
-        self._first_block_of_shard = np.cumsum(blocks_per_shard) - blocks_per_shard
-        few_shards = len(block_sizes) < SHARDS_PER_LANE * lanes
-        self._unit_of_block = np.arange(len(self._sizes)) if few_shards else self._shard_of_block
-        self._lane_blocks = self._deal_blocks()
-        self.lane_samples = tuple(int(self._sizes[blocks].sum()) for blocks in self._lane_blocks)
-        self._current: dict[int, LaneEpoch] = {}
+    sources: Sequence[SourceLanes]
+    table: PeriodTable
+
+    @classmethod
+    def of_one_source(
+        cls,
+        block_sizes: Sequence[Sizes],
+        seed: int,
+        batch_size: int,
+        lanes: int,
+        shard_samples: Sequence[int] | None = None,
+    ) -> "GlobalOrder":
+        """The order of one source, whose lanes have to divide the batch. Raises RecipeError or DataError."""
+        _check_numbers(sum(map(len, block_sizes)), batch_size, lanes)
+        return cls([SourceLanes(block_sizes, seed, lanes, shard_samples)], PeriodTable(np.array([[batch_size]])))
+
+    @property
+    def batch_size(self) -> int:
+        return self.table.batch_size
+
+    @property
+    def samples(self) -> int:
+        """Pairs in all sources."""
+        return sum(source.samples for source in self.sources)
 
     def rows(self, step: int, start: int, stop: int) -> NDArray[np.int64]:
-        """Rows [start, stop) of batch `step`, as int64 [stop - start, 3] of (shard, block in shard, row in block)."""
-        share = self.batch_size // self.lanes
-        pieces = [np.empty((0, 3), dtype=np.int64)]
-        for lane in range(start // share, -(-stop // share)):
-            first, last = max(start, lane * share), min(stop, (lane + 1) * share)
-            pieces += self._walk(lane, step * share + first - lane * share, last - first)
-        return np.concatenate(pieces)
+        """Rows [start, stop) of batch `step`: int64 [stop - start, 4] of source, shard, block in it, row in that."""
+        first_S, count_S = self.table.numbers(step)
+        source_B = sources_of_rows(tuple(count_S.tolist()))
+        before_S, upto_S = (np.bincount(source_B[:end], minlength=len(self.sources)) for end in (start, stop))
+        rows = np.empty((stop - start, 4), dtype=np.int64)
+        rows[:, 0] = source_B[start:stop]
+        for number, source in enumerate(self.sources):
+            if before_S[number] < upto_S[number]:
+                place = (int(first_S[number]), int(count_S[number]), int(before_S[number]), int(upto_S[number]))
+                rows[rows[:, 0] == number, 1:] = source.rows(*place)
+        return rows
 
     def epochs(self, step: int) -> float:
-        """Passes over the data finished before batch `step`, as a fraction; lanes differ a little around it."""
+        """Passes over all data finished before batch `step`, as a fraction; lanes differ a little around it."""
         return step * self.batch_size / self.samples
 
-    def _walk(self, lane: int, position: int, count: int) -> list[NDArray[np.int64]]:
-        """`count` pairs of a lane from `position` on, counted since step 0; one array for each block touched."""
-        pieces = []
-        while count > 0:
-            epoch, offset = divmod(position, self.lane_samples[lane])
-            walk = self._lane_epoch(lane, epoch)
-            place = int(np.searchsorted(walk.ends, offset, side="right"))
-            block = int(walk.blocks[place])
-            size = int(self._sizes[block])
-            first = offset - (int(walk.ends[place]) - size)
-            rows = permutation(size, "rows", self.seed, epoch, block)[first : first + count]
-            pieces.append(self._located(block, rows))
-            position, count = position + len(rows), count - len(rows)
-        return pieces
+    def epochs_of_sources(self, step: int) -> list[float]:
+        """The same, source by source."""
+        first_S, _ = self.table.numbers(step)
+        return [int(first) / source.samples for first, source in zip(first_S, self.sources, strict=True)]
 
-    def _located(self, block: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        shard = self._shard_of_block[block]
-        inside = block - self._first_block_of_shard[shard]
-        return np.stack([np.full_like(rows, shard), np.full_like(rows, inside), rows], axis=1)
 
-    def _lane_epoch(self, lane: int, epoch: int) -> LaneEpoch:
-        kept = self._current.get(lane)
-        if kept is None or kept.epoch != epoch:
-            kept = self._current[lane] = self._shuffled_epoch(lane, epoch)
-        return kept
-
-    def _shuffled_epoch(self, lane: int, epoch: int) -> LaneEpoch:
-        blocks = self._lane_blocks[lane]
-        unit_keys = random_keys(self._unit_of_block[blocks], "units", self.seed, epoch)
-        block_keys = random_keys(blocks, "blocks", self.seed, epoch)
-        blocks = blocks[np.lexsort((block_keys, unit_keys))]
-        return LaneEpoch(epoch, blocks, np.cumsum(self._sizes[blocks]))
-
-    def _deal_blocks(self) -> list[NDArray[np.int64]]:
-        """The blocks of each lane, ascending."""
-        unit_sizes = np.bincount(self._unit_of_block, weights=self._sizes).astype(np.int64)
-        keys = random_keys(np.arange(len(unit_sizes)), "lanes", self.seed)
-        lane_of_unit = np.empty(len(unit_sizes), dtype=np.int64)
-        loads = [(0, lane) for lane in range(self.lanes)]
-        for unit in np.lexsort((keys, -unit_sizes)).tolist():
-            load, lane = loads[0]
-            lane_of_unit[unit] = lane
-            heapq.heapreplace(loads, (load + int(unit_sizes[unit]), lane))
-        lane_of_block = lane_of_unit[self._unit_of_block]
-        by_lane = np.argsort(lane_of_block, kind="stable")
-        return np.split(by_lane, np.cumsum(np.bincount(lane_of_block, minlength=self.lanes))[:-1])
+@lru_cache(maxsize=64)
+def sources_of_rows(counts: tuple[int, ...]) -> NDArray[np.int64]:
+    """The source of each row of a batch that has `counts` rows of each, spread evenly, ties in the order of sources."""
+    # Equal fractions divide to equal floats, so a tie is a tie on every machine.
+    key_B = np.concatenate([(np.arange(count) + 0.5) / max(1, count) for count in counts])
+    source_B = np.repeat(np.arange(len(counts)), counts)[np.argsort(key_B, kind="stable")]
+    source_B.setflags(write=False)
+    return source_B
 
 
 def most_lanes(blocks: int, batch_size: int) -> int:

@@ -1,6 +1,7 @@
 """What must be the same on all ranks of a run, and in its part before and after an interruption."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ def refuse_disagreement(recipe: Recipe, data_fingerprint: str, tokenizer_fingerp
     """Stop all ranks when one was given something else than the others, be it under the same name. Collective."""
     views = objects_of_ranks(all_or_none(lambda: what_is_read(recipe, data_fingerprint, tokenizer_fingerprint)))
     for other, its_view in enumerate(views):
-        for what, content in its_view.items():
-            if content != views[0][what]:
-                seen = f"{shortened(content)}, not {shortened(views[0][what])}"
+        for what in {**views[0], **its_view}:
+            content, at_first = its_view.get(what, "nothing"), views[0].get(what, "nothing")
+            if content != at_first:
+                seen = f"{shortened(content)}, not {shortened(at_first)}"
                 raise TrainingError(
                     f"rank {other} has another {what} than rank 0: {seen}",
                     expected="the same on every host",
@@ -81,22 +83,34 @@ def refuse_other_run(
     data, tokens = "the data's fingerprint", "the tokenizer's fingerprint"
     before = {**dotted_settings(recipe_of(state)), data: state.data_fingerprint, tokens: state.tokenizer_fingerprint}
     now = {**dotted_settings(recipe), data: data_fingerprint, tokens: tokenizer_fingerprint}
-    changed = [
-        n for n in now if now[n] != before[n] and n not in FREE_TO_CHANGE and not n.startswith(("engine.", "guard."))
-    ]
+    changed = [n for n in {**before, **now} if now.get(n) != before.get(n) and not is_free_to_change(n)]
     if changed:
         name = changed[0]
         raise CheckpointError(
-            f"{name} is {now[name]} but the run in {path.parent.parent} was begun with {before[name]}"
+            f"{name} is {now.get(name)} but the run in {path.parent.parent} was begun with {before.get(name)}"
             + (f" (so are {', '.join(changed[1:])})" if changed[1:] else ""),
             expected="the same settings, so that the run goes on as if never interrupted",
             mend="restore them, or give another --run.out (and --run.start_from this checkpoint)",
         )
 
 
+def is_free_to_change(name: str) -> bool:
+    # Where a source lies is free, what is in it is not: the data's fingerprint says that.
+    is_place = name.startswith("data.sources.") and name.endswith(".shards")
+    return is_place or name in FREE_TO_CHANGE or name.startswith(("engine.", "guard."))
+
+
 def dotted_settings(recipe: Recipe) -> dict[str, Any]:
-    """`{"batch.queries": 2048, …}`."""
-    return {f"{group}.{name}": value for group, values in asdict(recipe).items() for name, value in values.items()}
+    """`{"batch.queries": 2048, …, "data.sources.marco.weight": 1.0, …}`."""
+    return dict(_dotted(asdict(recipe)))
+
+
+def _dotted(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def tokenizer_of(model: ModelConfig) -> str:

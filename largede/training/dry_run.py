@@ -100,8 +100,8 @@ def largest_batch(recipe: Recipe) -> RankBatch:
     M = B * recipe.data.hard_negatives
     return RankBatch(
         step=0,
-        queries=longest_rows(B, recipe.data.max_query_tokens, recipe.batch.chunk_tokens),
-        passages=longest_rows(B + M, recipe.data.max_passage_tokens, recipe.batch.chunk_tokens),
+        queries=longest_rows(B, recipe.data.longest_query_tokens, recipe.batch.chunk_tokens),
+        passages=longest_rows(B + M, recipe.data.longest_passage_tokens, recipe.batch.chunk_tokens),
         query_keys=np.arange(3 * B, dtype=np.int64).reshape(B, 3),
         answer_keys=np.empty((B, 0), dtype=np.int64),
         negative_keys=np.arange(3 * M, dtype=np.int64).reshape(M, 3) + 3 * B,

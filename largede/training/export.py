@@ -49,7 +49,7 @@ def export_untrained(recipe: Recipe, out: Path) -> None:
 def folder_settings(recipe: Recipe, card: str) -> FolderSettings:
     return FolderSettings(
         similarity=recipe.model.similarity,
-        max_tokens=max(EVALUATION_TOKENS, recipe.data.max_query_tokens, recipe.data.max_passage_tokens),
+        max_tokens=max(EVALUATION_TOKENS, recipe.data.longest_query_tokens, recipe.data.longest_passage_tokens),
         query_prefix=recipe.data.query_prefix,
         passage_prefix=recipe.data.passage_prefix,
         card=card,
@@ -80,8 +80,8 @@ pipeline_tag: sentence-similarity
 
 Backbone {recipe.model.backbone}, layout {recipe.model.layout}, {recipe.model.embedding_dim} dimensions,
 {recipe.model.similarity} similarity; {state.step} steps of {recipe.batch.queries} queries at temperature
-{recipe.loss.temperature}. Queries were cut at {recipe.data.max_query_tokens} tokens, passages at
-{recipe.data.max_passage_tokens}.
+{recipe.loss.temperature}. Queries were cut at {recipe.data.longest_query_tokens} tokens, passages at
+{recipe.data.longest_passage_tokens}.
 
 ```python
 from sentence_transformers import SentenceTransformer

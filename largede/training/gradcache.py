@@ -22,7 +22,7 @@ from torch import Tensor
 from largede.config.recipe import Recipe
 from largede.errors import TrainingError
 from largede.models.dual_encoder import SIDES, Side
-from largede.streams.chunks import Chunk, TokenRows, make_chunks, make_packed_chunks
+from largede.streams.chunks import Chunk, Chunking, TokenRows, make_chunks, make_packed_chunks
 from largede.streams.tokenise import RankBatch
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
 from largede.training.scoring import BatchKeys, BatchScore, score_batch
@@ -84,10 +84,22 @@ class GradCacheStep:
         self.batch = recipe.batch
         self.loss = recipe.loss
         self.has_dropout = recipe.model.dropout > 0
+        self.first_budget_tokens = self.budget_of_first_pass()
         self.make_chunks: Callable[..., Sequence[Chunk]] = make_chunks
         if engine.module.is_packed:
             self.make_chunks = make_packed_chunks
         self.coalesced = recipe.engine.gradient_reduction == "coalesced"
+
+    def budget_of_first_pass(self) -> int:
+        # Kept graphs and replayed dropout tie the first pass to the chunks of the second.
+        is_free = self.batch.gradient_cache and not self.has_dropout
+        return (self.batch.no_grad_chunk_tokens if is_free else None) or self.batch.chunk_tokens
+
+    @property
+    def chunking(self) -> Chunking:
+        """What is asked of `make_chunks`, for whoever plans ahead."""
+        budgets = frozenset([self.first_budget_tokens, self.batch.chunk_tokens])
+        return Chunking(self.engine.module.is_packed, budgets)
 
     def __call__(self, batch: RankBatch) -> StepReport:
         """Loss and gradient of the global batch of which `batch` holds this rank's rows. Collective."""
@@ -136,10 +148,7 @@ class GradCacheStep:
     def represent(self, side: Side, rows: TokenRows) -> Embedded:
         """Embed every row of one side. With GradCache no graph is kept; random states are, when dropout needs them."""
         keeps_graph = not self.batch.gradient_cache
-        budget = self.batch.chunk_tokens
-        if not (keeps_graph or self.has_dropout):
-            budget = self.batch.no_grad_chunk_tokens or budget
-        chunks = self.equal_chunks(rows, budget)
+        chunks = self.equal_chunks(rows, self.first_budget_tokens)
         states: list[RandomState] = []
         outputs: list[Tensor] = []
         with torch.set_grad_enabled(keeps_graph):

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
-from largede.streams.tokenise import RankBatch
+from largede.streams.tokenise import RankBatch, SourceCounts
 from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
 from largede.training.gradcache import StepReport
 from largede.training.spread import Spread
+
+NONE = SourceCounts(0, 0, 0)
 
 
 class Monitor:
@@ -53,6 +55,7 @@ class Monitor:
         self.texts = 0
         self.cut_texts = 0
         self.data_wait_s = 0.0
+        self.by_source: dict[str, SourceCounts] = {}
 
     def count(self, batch: RankBatch, data_wait_s: float) -> None:
         """Note one step's work of this rank."""
@@ -62,6 +65,8 @@ class Monitor:
         self.texts += len(batch.queries) + len(batch.passages)
         self.cut_texts += batch.cut_texts
         self.data_wait_s += data_wait_s
+        for name, counts in batch.by_source.items():
+            self.by_source[name] = SourceCounts(*map(sum, zip(self.by_source.get(name, NONE), counts, strict=True)))
         self.run_texts += len(batch.queries) + len(batch.passages)
         self.run_cut_texts += batch.cut_texts
 
@@ -76,12 +81,12 @@ class Monitor:
         relative_update: dict[str, float],
         gradient_norm: float,
         learning_rate: float,
-        epoch: float,
+        epochs: dict[str, float],
     ) -> None:
         """Write the figures after `step` steps. Collective: counts are summed over ranks.
 
         `spread` is of the batch's embeddings by side; `relative_update` is the RMS of the last change of parameters
-        over their own, by kind of parameter.
+        over their own, by kind of parameter; `epochs` are passes over all data, under "", and over each source.
         """
         figures = {
             "loss/contrastive": report.score.loss,
@@ -95,7 +100,8 @@ class Monitor:
             "optimizer/gradient_norm": gradient_norm,
             **{f"update_to_parameter_rms/{kind}": ratio for kind, ratio in relative_update.items()},
             "data/masked_columns_per_query": report.score.masked_per_query,
-            "data/epoch": epoch,
+            **{f"data/epoch/{source}".rstrip("/"): passes for source, passes in epochs.items()},
+            **self._sources_since_last_time(),
             **self._work_since_last_time(report.padding_frac),
         }
         if rank() == 0:
@@ -119,6 +125,19 @@ class Monitor:
             "data/cut_texts_percent": 100 * cut / max(1, texts),
             "memory/peak_gib_all_ranks": memory,
         }
+
+    def _sources_since_last_time(self) -> dict[str, float]:
+        """Rows, and texts that were cut, of each source of a mixture over the interval, of all ranks. Collective."""
+        if not self.by_source:
+            return {}
+        own = torch.tensor(list(self.by_source.values()), dtype=torch.float64, device=group_device())
+        counts = dict(zip(self.by_source, map(SourceCounts._make, sum_over_ranks(own).tolist()), strict=True))
+        rows = {f"data/rows/{name}": count.pairs for name, count in counts.items()}
+        cut = {
+            f"data/cut_texts_percent/{name}": 100 * count.cut_texts / max(1, count.texts)
+            for name, count in counts.items()
+        }
+        return {**rows, **cut}
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
         for name, value in figures.items():

@@ -18,7 +18,10 @@ from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
+from largede.streams.chunks import Chunking
+from largede.streams.index import ShardIndex
 from largede.streams.places import place_of
+from largede.streams.sources import Mixing, Source, open_sources
 from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
@@ -84,21 +87,24 @@ class Trainer:
         shape = PRESETS.get(recipe.model.backbone)
         vocabulary = shape.vocabulary if shape else None
         tokenizer = all_or_none(lambda: load_tokenizer(self.tokenizer_name, vocabulary=vocabulary))
+        self.sources = all_or_none(self.open_data)
+        self.chunking: Chunking | None = None
         self.batches = all_or_none(lambda: self.open_batches(0))
         self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
-        refuse_disagreement(recipe, self.batches.index.fingerprint, self.tokenizer_fingerprint)
+        refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
         self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
+        self.chunking = self.step.chunking
         self.skipped_batches = 0
         self.rewinds = 0
         self.say(self.introduction())
         if recipe.run.dry_run:
             self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()
-        fingerprint = self.batches.index.fingerprint
+        fingerprint = self.batches.fingerprint
         all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
         self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
         self.spikes = SpikeGuard(recipe.guard)
@@ -106,19 +112,28 @@ class Trainer:
             recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
         )
 
-    def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
+    def open_data(self) -> list[Source]:
         data = self.recipe.data
-        if not data.shards:
+        if not (data.shards or data.sources):
             raise RecipeError(
                 "data.shards is empty",
-                expected="the folder or URL of the pairs",
+                expected="the folder or URL of the pairs, or data.sources",
                 mend="give --data.shards, from `largede-data shard`",
             )
+        return open_sources(data, self.open_shards)
+
+    def open_shards(self, text: str) -> ShardIndex:
+        place = place_of(text, allow_pipe=self.allow_pipe)
+        return ShardIndex.load(place, rank=rank(), world_size=world_size())
+
+    def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
+        data = self.recipe.data
         if data.workers:
             # The loader's processes are the parallelism; a forked tokenizer with own threads would warn and stop.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return PairBatches(
-            place_of(data.shards, allow_pipe=self.allow_pipe),
+            self.sources,
+            mixing=Mixing.of(data),
             batch_size=self.recipe.batch.queries,
             lanes=data.lanes,
             seed=data.seed,
@@ -126,7 +141,7 @@ class Trainer:
             world_size=world_size(),
             start_step=start_step,
             workers=data.workers,
-            transform=PairTokeniser(self.tokenizer_name, data),
+            transform=PairTokeniser(self.tokenizer_name, data, self.chunking),
             damaged_limit=data.damaged_blocks,
         )
 
@@ -195,10 +210,11 @@ class Trainer:
 
     def log(self, report: StepReport, gradient_norm: float, rate: float) -> None:
         """Write the figures of the steps since the last log; look for a collapse, which only they show. Collective."""
-        epoch = self.batches.epoch_of(self.steps_done + self.skipped_batches)
+        place = self.steps_done + self.skipped_batches
+        epochs = {"": self.batches.epoch_of(place), **self.batches.epochs_of_sources(place)}
         spread = {"queries": spread_over_ranks(report.query_BD), "passages": spread_over_ranks(report.positive_BD)}
         updates = update_by_kind(getattr(self.optimizer, "relative_update", {}))
-        self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, epoch)
+        self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, epochs)
         collapse = self.collapses.sees_collapse(self.steps_done, spread)
         if collapse and self.recipe.guard.on_collapse == "stop":
             raise TrainingError(
@@ -274,7 +290,7 @@ class Trainer:
             self.recipe,
             self.steps_done,
             self.checkpoints,
-            StreamPlace(self.batches.index.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds),
+            StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds),
         )
 
     def leave(self) -> None:
@@ -285,7 +301,7 @@ class Trainer:
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
         for path, state in sound_checkpoints(self.checkpoints):
-            refuse_other_run(self.recipe, self.batches.index.fingerprint, self.tokenizer_fingerprint, path, state)
+            refuse_other_run(self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
             self.say(f"continuing from {path}")
             self.skipped_batches, self.rewinds = state.skipped_batches, state.rewinds

@@ -110,9 +110,9 @@ def test_past_the_limit_of_damage_the_stream_stops(tmp_path: Path) -> None:
 def test_the_limit_counts_what_all_workers_met(tmp_path: Path) -> None:
     # One block fills one batch: each of the two workers meets one damaged block, and neither alone is past the limit.
     index = make_shards(tmp_path)
-    order = GlobalOrder(index.block_sizes, seed=3, batch_size=8, lanes=1)
+    order = GlobalOrder.of_one_source(index.block_sizes, seed=3, batch_size=8, lanes=1)
     for step in range(2):
-        shard, block, _ = order.rows(step, 0, 1)[0].tolist()
+        _, shard, block, _ = order.rows(step, 0, 1)[0].tolist()
         flip_byte(index, shard, block)
     stream = batches(index, batch_size=8, lanes=1, workers=2, damaged_limit=1)
     with pytest.raises(DataError, match="at most 1 damaged blocks"):

@@ -1,6 +1,7 @@
 """Chunks: every row once, budgets kept, fillers, the few sizes of packed ones, and what a packed one holds."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from largede.streams import chunks as chunks_module
 from largede.streams.chunks import (
     TILE_TOKENS,
     Chunk,
+    Chunking,
     TokenRows,
     make_chunks,
     make_packed_chunks,
@@ -89,6 +92,50 @@ def test_a_pack_is_opened_only_when_no_other_has_room(lengths: list[int], budget
     for later, pack in enumerate(packs):
         assert all(used_before + lengths[pack[0]] > budget for used_before in used[:later]) or lengths[pack[0]] == 0
     assert sum(2 * tokens <= budget for tokens in used) <= 1, "at most one pack may be less than half full"
+
+
+def first_fit(lengths: list[int], budget: int) -> list[list[int]]:
+    """The twin: row after row, longest first, into the first chunk with room."""
+    packs: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: (-lengths[row], row)):
+        room = (pack for pack in packs if sum(lengths[i] for i in pack) + lengths[row] <= budget)
+        pack = next(room, None)
+        if pack is None:
+            packs.append([row])
+        else:
+            pack.append(row)
+    return packs
+
+
+@given(lengths=st.lists(st.integers(0, 60), max_size=80), budget=st.integers(60, 300))
+def test_dealing_equal_lengths_together_is_first_fit(lengths: list[int], budget: int) -> None:
+    packs = plan_packs(np.array(lengths, dtype=np.int64), budget)
+    assert [pack.tolist() for pack in packs] == first_fit(lengths, budget)
+
+
+@MAKERS
+@given(lengths=LENGTHS, budgets=st.sets(BUDGETS, min_size=1, max_size=3))
+def test_chunks_planned_ahead_are_those_planned_now(make, lengths, budgets) -> None:  # type: ignore[no-untyped-def]
+    sequences = rows_of(lengths)
+    planned = sequences.planned(Chunking(make is make_packed_chunks, frozenset(budgets)))
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("plan_chunks", "plan_packs"):
+            patch.setattr(chunks_module, name, None)
+        ahead = {budget: make(planned, budget) for budget in budgets}
+    for budget, chunks in ahead.items():
+        for one, two in zip(chunks, make(sequences, budget), strict=True):
+            assert torch.equal(one.rows, two.rows)
+            assert all(torch.equal(a, b) for a, b in zip(one.inputs, two.inputs, strict=True))
+
+
+@MAKERS
+def test_a_plan_for_another_budget_or_kind_is_not_used(make) -> None:  # type: ignore[no-untyped-def]
+    sequences = rows_of([30, 20, 10] * 5)
+    kind = make is make_packed_chunks
+    wrong = [np.array([0])]
+    planned = replace(sequences, plans={(kind, 61): wrong, (not kind, 60): wrong})
+    assert [c.rows.tolist() for c in make(planned, 60)] == [c.rows.tolist() for c in make(sequences, 60)]
+    assert [c.rows.tolist() for c in make(planned, 61)] == [[0]]
 
 
 @given(used=st.integers(0, 5000), budget=st.integers(1, 5000))

@@ -133,7 +133,7 @@ def knobs(recipe: Recipe) -> dict[str, list[Any]]:
     """Other values of the settings that trade memory for time."""
     batch, engine = recipe.batch, recipe.engine
     own = zero_settings(read_deepspeed_file(engine.deepspeed))
-    longest = max(recipe.data.max_query_tokens, recipe.data.max_passage_tokens)
+    longest = max(recipe.data.longest_query_tokens, recipe.data.longest_passage_tokens)
     other: dict[str, list[Any]] = {
         "engine.parameters": ["resident", "regathered"],
         "engine.activation_checkpointing": [True, False],

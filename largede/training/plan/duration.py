@@ -90,9 +90,9 @@ def step_time(setup: Setup, machine: Machine) -> StepTime:
 def mean_tokens(setup: Setup, machine: Machine) -> tuple[float, float]:
     """Mean real tokens of a query and of a passage: as given, else half the limits."""
     data = setup.recipe.data
-    query = machine.query_tokens or data.max_query_tokens / 2
-    passage = machine.passage_tokens or data.max_passage_tokens / 2
-    return min(query, data.max_query_tokens), min(passage, data.max_passage_tokens)
+    query = machine.query_tokens or data.longest_query_tokens / 2
+    passage = machine.passage_tokens or data.longest_passage_tokens / 2
+    return min(query, data.longest_query_tokens), min(passage, data.longest_passage_tokens)
 
 
 def mean_sides(setup: Setup, machine: Machine) -> tuple[SideChunks, SideChunks]:

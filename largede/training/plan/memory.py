@@ -79,7 +79,8 @@ def setup_of(recipe: Recipe, machine: Machine) -> Setup:
     """Texts at their limits: what has to fit. Raises RecipeError or ModelError."""
     zero = zero_settings(read_deepspeed_file(recipe.engine.deepspeed))
     kernel = kernel_of(recipe, machine)
-    sides = sides_of_rank(recipe, machine.gpus, kernel, recipe.data.max_query_tokens, recipe.data.max_passage_tokens)
+    data = recipe.data
+    sides = sides_of_rank(recipe, machine.gpus, kernel, data.longest_query_tokens, data.longest_passage_tokens)
     return Setup(recipe, zero, model_shape(recipe.model, recipe.optimizer.rate_factors), machine.gpus, kernel, sides)
 
 

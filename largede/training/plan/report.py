@@ -57,8 +57,8 @@ def head_lines(plan: Plan) -> list[str]:
         f"{recipe.model.backbone} ({model.parameters / 1e6:,.0f} M parameters, {recipe.model.layout}) on "
         f"{machine.gpus} x {machine.gpu_gib:g} GiB{nodes}; ZeRO-{setup.zero.stage}, {setup.zero.precision}, "
         f"{recipe.optimizer.name}",
-        f"batch {recipe.batch.queries:,}, texts up to {recipe.data.max_query_tokens} and "
-        f"{recipe.data.max_passage_tokens} tokens, attention {ATTENTION[setup.kernel]}",
+        f"batch {recipe.batch.queries:,}, texts up to {recipe.data.longest_query_tokens} and "
+        f"{recipe.data.longest_passage_tokens} tokens, attention {ATTENTION[setup.kernel]}",
     ]
 
 
