@@ -47,8 +47,19 @@ def _run_shard(args: argparse.Namespace) -> None:
     print(shard(args.inputs, args.out, settings, Machine(args.workers or processors(), args.memory_gib)))
 
 
+def _add_place_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", metavar="DIR", help="folder written by `largede-data shard`, or the URL of one")
+    parser.add_argument("--allow-pipe", action="store_true", help="let DIR be pipe:COMMAND with {name}")
+
+
+def _place(args: argparse.Namespace) -> Any:
+    from largede.streams.places import place_of
+
+    return place_of(args.place, allow_pipe=args.allow_pipe)
+
+
 def _verify_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
+    _add_place_flags(parser)
     parser.add_argument("--quick", action="store_true", help="look at the index and the sizes of the files alone")
     parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
 
@@ -56,16 +67,16 @@ def _verify_flags(parser: argparse.ArgumentParser) -> None:
 def _run_verify(args: argparse.Namespace) -> None:
     from data_tools.verify import verify
 
-    verdict = verify(args.folder, args.workers, args.quick)
+    verdict = verify(_place(args), args.workers, args.quick)
     verdict.demand_sound()
     index = verdict.index
     blocks = sum(len(shard.blocks) for shard in index.shards)
     how = "has all its files, at their sizes" if args.quick else "is sound"
-    print(f"{args.folder} {how}: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards):,} shards")
+    print(f"{args.place} {how}: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards):,} shards")
 
 
 def _inspect_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="DIR", help="folder written by `largede-data shard`")
+    _add_place_flags(parser)
     parser.add_argument("--samples", type=int, default=5, metavar="N", help="pairs to show (%(default)s)")
     parser.add_argument("--blocks", type=positive, default=64, metavar="N", help="blocks to look at (%(default)s)")
     parser.add_argument("--all", action="store_true", help="look at all blocks instead")
@@ -94,7 +105,7 @@ def _run_inspect(args: argparse.Namespace) -> None:
         picture=args.png,
         workers=args.workers,
     )
-    for line in inspect(args.folder, settings):
+    for line in inspect(_place(args), settings):
         print(line)
 
 

@@ -17,11 +17,14 @@ from data_tools.survey import Survey, pairs_of, sampled_blocks, survey
 from largede.files import read_json_object
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
+from largede.streams.places.copy import local_file
+from largede.streams.places.place import NotThere, Place
 from largede.streams.shuffle import permutation
 from largede.text import passage_text
 
 PERCENTS = (1, 10, 50, 90, 99, 100)
 _MOST_SOURCES = 20
+_MOST_RECORD_BYTES = 1 << 28
 _TEXT_CHARACTERS = 400
 _BLOCKS_WORTH_PROCESSES = 256
 
@@ -40,9 +43,9 @@ class InspectSettings:
     workers: int | None = None
 
 
-def inspect(folder: Path, settings: InspectSettings) -> Iterator[str]:
+def inspect(place: Place | Path, settings: InspectSettings) -> Iterator[str]:
     """The lines of the report; writes the picture, if one is asked for. Raises DataError for damaged shards."""
-    index = ShardIndex.load(folder)
+    index = ShardIndex.load(place)
     chosen = sampled_blocks(index, settings.blocks, settings.seed)
     looked_at = sum(map(len, chosen))
     workers = settings.workers or (processors() if looked_at >= _BLOCKS_WORTH_PROCESSES else 1)
@@ -53,7 +56,7 @@ def inspect(folder: Path, settings: InspectSettings) -> Iterator[str]:
         limits = (settings.max_query_tokens, settings.max_passage_tokens) if settings.tokenizer else (None, None)
         write_picture(lengths, unit, limits, _basis(index, found), settings.picture)
     yield from _sizes(index, found)
-    yield from _sources(folder, found)
+    yield from _sources(index.place, found)
     yield from _negatives(found)
     yield from _duplicates(index, found)
     yield from _lengths(found, settings)
@@ -72,7 +75,7 @@ def _basis(index: ShardIndex, found: Survey) -> str:
 def _sizes(index: ShardIndex, found: Survey) -> Iterator[str]:
     blocks = np.concatenate([shard.blocks for shard in index.shards])
     shards = [shard.bytes for shard in index.shards]
-    yield f"{index.folder}: {index.samples:,} pairs, {len(blocks):,} blocks, {len(shards):,} shards"
+    yield f"{index.place}: {index.samples:,} pairs, {len(blocks):,} blocks, {len(shards):,} shards"
     yield f"figures below are of {_basis(index, found)}, {found.blocks:,} blocks, unless they say otherwise"
     yield ""
     yield f"shards       {_range(shards)} bytes, {_range([shard.samples for shard in index.shards])} pairs (of all)"
@@ -87,10 +90,13 @@ def _range(values: Sequence[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _sources(folder: Path, found: Survey) -> Iterator[str]:
-    recorded = folder / MADE_FROM
-    sources: Counter[str] = Counter(read_json_object(recorded)["sources"]) if recorded.exists() else found.sources
-    where = "of all pairs" if recorded.exists() else "of those looked at"
+def _sources(place: Place, found: Survey) -> Iterator[str]:
+    try:
+        with local_file(place, MADE_FROM, _MOST_RECORD_BYTES) as recorded:
+            sources: Counter[str] = Counter(read_json_object(recorded)["sources"])
+        where = "of all pairs"
+    except NotThere:
+        sources, where = found.sources, "of those looked at"
     yield ""
     yield f"sources ({len(sources):,}, {where})"
     total, ordered = sources.total(), sources.most_common()

@@ -22,6 +22,9 @@ from largede.errors import DataError
 from largede.streams.block import DamagedBlock, checksum, decode_block
 from largede.streams.index import Shard, ShardIndex
 from largede.streams.pair import Pair
+from largede.streams.places.copy import local_file
+from largede.streams.places.local import LocalPlace
+from largede.streams.places.place import NotThere, Place, Unreadable
 
 _PROCESS_BYTES = 1 << 27
 # Of shards; less is checked before another process has started.
@@ -49,48 +52,74 @@ class Verdict:
         """Raise DataError that lists every problem, if there is one."""
         if self.problems:
             raise DataError(
-                f"{self.index.folder} is damaged: {self.lost_pairs:,} of {self.index.samples:,} pairs are affected"
+                f"{self.index.place} is damaged: {self.lost_pairs:,} of {self.index.samples:,} pairs are affected"
                 + "".join(f"\n    {problem}" for problem in self.problems),
                 expected="shards as `largede-data shard` wrote them",
                 mend="copy those shards again from a sound place, or make them again",
             )
 
 
-def verify(folder: Path, workers: int | None = None, quick: bool = False) -> Verdict:
-    """Check all shards of a folder in `workers` processes (None: one for each processor, fewer for little).
+def verify(place: Place | Path, workers: int | None = None, quick: bool = False) -> Verdict:
+    """Check all shards of a place in `workers` processes (None: one for each processor, fewer for little).
 
-    `quick` looks at the index and at the sizes of the files alone. Raises DataError when the index cannot be used.
+    `quick` looks at the index and at the sizes of the files alone. Raises DataError when the index cannot be used, and
+    for a quick look at a place that cannot tell sizes.
     """
-    index = ShardIndex.read(folder)
-    check = partial(shard_report, folder, quick=quick)
-    workers = min(workers or processors(), 1 if quick else 1 + index.bytes // _PROCESS_BYTES)
-    reports: list[ShardReport] = []
-    checked = [0]
-    with ByteProgress("checking", index.bytes, lambda: checked[0]):
-        for shard, report in zip(index.shards, in_processes(check, index.shards, workers), strict=True):
-            reports.append(report)
-            checked[0] += shard.bytes
+    index = ShardIndex.read(place)
+    if quick:
+        reports = list(_quick_reports(index))
+    else:
+        check = partial(shard_report, index.place)
+        workers = min(workers or processors(), 1 + index.bytes // _PROCESS_BYTES)
+        reports = []
+        checked = [0]
+        with ByteProgress("checking", index.bytes, lambda: checked[0]):
+            for shard, report in zip(index.shards, in_processes(check, index.shards, workers), strict=True):
+                reports.append(report)
+                checked[0] += shard.bytes
     problems = [problem for report in reports for problem in report.problems]
     return Verdict(index, (*problems, *_strangers(index)), sum(report.lost_pairs for report in reports))
 
 
+def _quick_reports(index: ShardIndex) -> Iterator[ShardReport]:
+    sizes = index.place.sizes([shard.name for shard in index.shards])
+    if sizes is None:
+        raise DataError(
+            f"{index.place} cannot tell how long its files are",
+            expected="a folder or URL for --quick",
+            mend="leave out --quick",
+        )
+    for shard in index.shards:
+        size = sizes.get(shard.name)
+        if size is None:
+            yield _missing(shard)
+        else:
+            yield ShardReport(tuple(_size_problems(shard, size)), shard.samples if size != shard.bytes else 0)
+
+
+def _missing(shard: Shard) -> ShardReport:
+    return ShardReport((f"{shard.name} is missing: {shard.samples:,} pairs",), shard.samples)
+
+
 def _strangers(index: ShardIndex) -> Iterator[str]:
     """Shards that lie in the folder though the index does not know them, as when two sets were copied into one."""
+    if not isinstance(index.place, LocalPlace):
+        return
     known = {shard.name for shard in index.shards}
     for path in sorted(index.folder.glob("*.tar")):
         if path.name not in known:
             yield f"{path.name} is not in the index"
 
 
-def shard_report(folder: Path, shard: Shard, *, quick: bool) -> ShardReport:
-    path = folder / shard.name
+def shard_report(place: Place, shard: Shard) -> ShardReport:
+    """A shard from elsewhere is copied here for the time of the check."""
     try:
-        size = path.stat().st_size
-        if quick:
-            return ShardReport(tuple(_size_problems(shard, size)), shard.samples if size != shard.bytes else 0)
-        return _full_report(path, shard, size)
-    except FileNotFoundError:
-        return ShardReport((f"{shard.name} is missing: {shard.samples:,} pairs",), shard.samples)
+        with local_file(place, shard.name, limit=2 * shard.bytes) as path:
+            return _full_report(path, shard, path.stat().st_size)
+    except NotThere:
+        return _missing(shard)
+    except Unreadable as problem:
+        return ShardReport((f"{shard.name} {problem}: {shard.samples:,} pairs",), shard.samples)
     except OSError as error:
         return ShardReport((f"{shard.name} cannot be read ({error.strerror}): {shard.samples:,} pairs",), shard.samples)
 
