@@ -50,7 +50,7 @@ class RankStream(Generic[T]):
 
     def steps(self, first: int, stride: int) -> Iterator[Prepared[T]]:
         """Steps first, first + stride, ... without end, or up to the first error."""
-        reader = BlockReader(self.index, damaged_limit=self.damaged_limit, cache_blocks=self._lanes_read + 1)
+        reader = BlockReader(self.index, damaged_limit=self.damaged_limit, cache_blocks=self._blocks_at_once)
         with closing(self.index.place):
             prepared = self.prepare(reader, first)
             while prepared.error is None:
@@ -60,10 +60,14 @@ class RankStream(Generic[T]):
             yield prepared
 
     @property
-    def _lanes_read(self) -> int:
-        # Each lane is inside one block at a time; a smaller cache would decompress the same blocks at every step.
+    def _blocks_at_once(self) -> int:
+        """Blocks that one batch touches, at most about: each lane ends some and begins another.
+
+        With room for fewer, those that the next batch goes on with would be dropped first and read again.
+        """
         share = self.order.batch_size // self.order.lanes
-        return len(self.rows) // share + 2
+        blocks = sum(len(shard.blocks) for shard in self.index.shards)
+        return (len(self.rows) // share + 2) * (2 + share * blocks // self.order.samples)
 
 
 class PairBatches(Generic[T]):
