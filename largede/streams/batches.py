@@ -74,13 +74,21 @@ class RankStream(Generic[T]):
 
     def _readers(self) -> list[BlockReader]:
         return [
-            # Each lane is inside one block at a time; a smaller cache would decompress the same blocks at every step.
-            BlockReader(source.index, damaged_limit=self.damaged_limit, cache_blocks=self._lanes_read(walk.lanes) + 1)
+            BlockReader(
+                source.index, damaged_limit=self.damaged_limit, cache_blocks=self._blocks_at_once(source, walk.lanes)
+            )
             for source, walk in zip(self.sources, self.order.sources, strict=True)
         ]
 
-    def _lanes_read(self, lanes: int) -> int:
-        return min(lanes, lanes * len(self.rows) // self.order.batch_size + 2)
+    def _blocks_at_once(self, source: Source, lanes: int) -> int:
+        """Blocks of a source that one batch touches, at most about: each lane ends some and begins another.
+
+        With room for fewer, those that the next batch goes on with would be dropped first and read again.
+        """
+        lanes_read = min(lanes, lanes * len(self.rows) // self.order.batch_size + 2)
+        blocks = sum(len(shard.blocks) for shard in source.index.shards)
+        share = self.order.batch_size // lanes
+        return lanes_read * (2 + share * blocks // source.index.samples)
 
 
 def pairs_of_rows(readers: Sequence[BlockReader], rows: NDArray[np.int64]) -> list[Pair]:
