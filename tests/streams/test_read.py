@@ -37,7 +37,7 @@ def test_cached_blocks_are_not_read_again(tmp_path: Path) -> None:
 
 
 def test_a_damaged_block_is_replaced_by_the_next_sound_one(tmp_path: Path) -> None:
-    index = make_shards(tmp_path, count=75, shard_pairs=40, block_pairs=8)
+    index = make_shards(tmp_path, count=70, shard_pairs=40, block_pairs=8)
     last_block_holds_three = index.block_sizes[1][-1] == 3
     assert last_block_holds_three
     sound = BlockReader(index)
