@@ -17,6 +17,7 @@ from shard_sets import flip_byte, make_shards
 from largede.config.batch import BatchPlan
 from largede.config.load import load_recipe
 from largede.errors import DataError, RecipeError
+from largede.streams import read as read_module
 from largede.streams.batches import PairBatches
 from largede.streams.lanes import SourceLanes
 from largede.streams.mixture import PeriodTable, period_table, shares_of
@@ -259,6 +260,23 @@ def test_batches_of_a_mixture_are_the_same_everywhere_and_after_a_stop(
         for r in range(world_size)
     ]
     assert [(4 + i, sum((part[i][1] for part in parts), [])) for i in range(8)] == whole[4:]
+
+
+@pytest.mark.parametrize("rank", range(3))
+def test_a_reader_opens_each_block_once_a_pass(
+    two_sources: list[Source], rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Counter[int]()
+    decode = read_module.decode_block
+    monkeypatch.setattr(
+        read_module, "decode_block", lambda data, *rest: read.update([hash(data)]) or decode(data, *rest)
+    )
+    stream = batches(two_sources, rank=rank, world_size=3)
+    # In 18 steps no lane comes to its second epoch: a block read twice would have fallen out of the cache too early.
+    rows = np.concatenate([stream._stream.order.rows(t, rank * 20 // 3, (rank + 1) * 20 // 3) for t in range(18)])
+    list(islice(stream, 18))
+    assert set(read.values()) == {1}
+    assert len(read) == len(np.unique(rows[:, :3], axis=0))
 
 
 def test_passes_over_sources_are_counted_apart(two_sources: list[Source]) -> None:
