@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from largede.config.batch import BatchPlan
 from largede.errors import LargedeError
 from largede.streams.index import ShardIndex
+from largede.streams.lanes import SourceLanes
 from largede.streams.order import GlobalOrder
 from largede.streams.pair import Pair
 from largede.streams.places.place import Place
@@ -73,22 +74,20 @@ class RankStream(Generic[T]):
             yield prepared
 
     def _readers(self) -> list[BlockReader]:
+        sources = zip(self.sources, self.order.sources, self.order.table.most_rows_S.tolist(), strict=True)
         return [
-            BlockReader(
-                source.index, damaged_limit=self.damaged_limit, cache_blocks=self._blocks_at_once(source, walk.lanes)
-            )
-            for source, walk in zip(self.sources, self.order.sources, strict=True)
+            BlockReader(source.index, damaged_limit=self.damaged_limit, cache_blocks=self._blocks_read(walk, rows))
+            for source, walk, rows in sources
         ]
 
-    def _blocks_at_once(self, source: Source, lanes: int) -> int:
-        """Blocks of a source that one batch touches, at most about: each lane ends some and begins another.
+    def _blocks_read(self, walk: SourceLanes, rows: int) -> int:
+        """The most blocks that a step of this rank touches, where a batch has `rows` rows of the source.
 
-        With room for fewer, those that the next batch goes on with would be dropped first and read again.
+        A lane goes on in the block it was in, so that block must outlive all others of the step in the cache.
         """
-        lanes_read = min(lanes, lanes * len(self.rows) // self.order.batch_size + 2)
-        blocks = sum(len(shard.blocks) for shard in source.index.shards)
-        share = self.order.batch_size // lanes
-        return lanes_read * (2 + share * blocks // source.index.samples)
+        lanes = min(walk.lanes, walk.lanes * len(self.rows) // self.order.batch_size + 2)
+        blocks_ended_by_lane = rows * walk.blocks // (walk.samples * walk.lanes) + 1
+        return lanes * (1 + blocks_ended_by_lane)
 
 
 def pairs_of_rows(readers: Sequence[BlockReader], rows: NDArray[np.int64]) -> list[Pair]:
