@@ -9,7 +9,7 @@ import queue
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import py7zr
 from py7zr.io import Py7zIO, WriterFactory

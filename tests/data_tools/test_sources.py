@@ -167,13 +167,13 @@ def test_growth_beyond_all_text_is_refused_without_being_asked(tmp_path: Path, m
 
 
 def test_bytes_read_are_told_to_the_meter(tmp_path: Path) -> None:
-    data = os.urandom(300_000)
+    data = os.urandom(3_000_000)
     (tmp_path / "plain").write_bytes(data)
     for path in (tmp_path / "plain", *(compressed(tmp_path, suffix, data) for suffix in (*COMPRESS, ".7z"))):
         counts: list[int] = []
         with reading(Reading(counts.append)):
             read(path)
-        assert path.stat().st_size <= sum(counts) <= path.stat().st_size + 20_000
+        assert path.stat().st_size <= sum(counts) <= path.stat().st_size + 1_100_000
 
 
 def test_long_windows_are_for_those_who_ask(tmp_path: Path) -> None:
@@ -202,10 +202,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 
 @pytest.mark.parametrize("suffix", [".zst", ".7z"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None:
-    half_random = b"".join(os.urandom(500) + bytes(500) for _ in range(4_000))
+    half_random = b"".join(os.urandom(500) + bytes(500) for _ in range(3_000))
     peaks = []
     for times in (1, 4):
         path = compressed(tmp_path, suffix, half_random * times)
         done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
-    assert peaks[1] < peaks[0] + 8, peaks
+    assert peaks[1] < peaks[0] + 6, peaks
