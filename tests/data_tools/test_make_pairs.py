@@ -223,6 +223,24 @@ def test_a_process_that_dies_is_one_message(tmp_path: Path) -> None:
         make_pairs(DYING, OPTIONS, inputs, tmp_path / "out", PairsSettings(workers=2))
 
 
+def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("limited", "free")]
+    for folder in folders:
+        folder.mkdir()
+        chain_inputs(folder)
+    limited, free = folders
+    words = ["bash", "-c", f"ulimit -f 16; exec {sys.executable} {limited / 'script.py'} {limited} 1 0"]
+    assert command(free, 1, 0).wait() == 0
+    (limited / "script.py").write_text(SCRIPT)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+    assert "MachineError: no room left to write" in done.stderr and not (limited / "out").exists()
+    assert command(limited, 1, 0).wait() == 0
+    assert parts(limited / "out") == parts(free / "out")
+
+
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+}
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -241,8 +259,7 @@ if __name__ == "__main__":
 def command(folder: Path, workers: int, pause_s: float) -> subprocess.Popen[bytes]:
     (folder / "script.py").write_text(SCRIPT)
     words = [sys.executable, str(folder / "script.py"), str(folder), str(workers), str(pause_s)]
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+    return subprocess.Popen(words, env=ENVIRONMENT)
 
 
 def strike(folder: Path, inputs: list[Path], until: str, pause_s: float) -> None:
