@@ -278,7 +278,7 @@ def test_runs_killed_at_any_moment_end_with_the_bytes_of_one_that_was_not(tmp_pa
     assert command(tmp_path, 1, 0.001).wait() == 0
     (tmp_path / "out").rename(tmp_path / "whole")
     kills = 0
-    for moment in (0.5, 0.8, 1.0, 1.1, 1.3, 1.5, 1.7, 60.0):
+    for moment in (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 60.0):
         running = command(tmp_path, workers, 0.001)
         try:
             running.wait(moment)
