@@ -1,8 +1,8 @@
 """Made dumps of any size, to measure readers on: `python tests/data_tools/made_dumps.py stackexchange 300 FOLDER`.
 
-The texts are words, some far more frequent than others, with the markup and lengths of real posts, so that rates and compression
-are near those of real dumps; the second number is megabytes before compression. Written are, for stackexchange,
-made.xml, made.xml.zst and made.7z; for reddit, RS.zst and RC.zst with the long window of the published files.
+The texts are words, some far more frequent than others, with the markup and lengths of real posts, so that rates and
+compression are near those of real dumps; the second number is megabytes before compression. Written are, for
+stackexchange, made.xml, made.xml.zst and made.7z; for reddit, RS.zst and RC.zst with the window of the published files.
 """
 
 import json
