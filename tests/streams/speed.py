@@ -6,7 +6,7 @@ All three hand over the same pairs in shuffled order, in one run, stage upon sta
 
 - pairs: out of the files, decompressed and decoded, as texts. webdataset reads one pair per member (JSON), as its users
   write them, through a shuffle buffer; `datasets` streams JSON lines (zstd) and Parquet, each through a shuffle buffer.
-- tokens: the same, in batches, through the same tokenizer.
+- tokens: the same, in batches, as token ids: largede's as its recipes do by default, the others' by transformers.
 - chunks: the same, laid out in padded chunks of a token budget.
 
 The rounds go through all of them in turn, so that a noisy neighbour meets all alike; a rate is that of the best round,
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 BATCH = 256
 """Pairs of one batch: a rank's rows when a batch of 2,048 is spread over 8."""
@@ -32,6 +32,7 @@ CHUNK_TOKENS = 16384
 SHUFFLE = 1000
 """Samples in the shuffle buffers of the others: webdataset's and datasets' documentation use this size."""
 MEMBERS_PER_TAR = 10_000
+OURS = "largede"
 
 
 def main() -> None:
@@ -59,14 +60,15 @@ def prepare(inputs: list[Path], folder: Path, count: int) -> dict[str, Callable[
     shard([plain], folder / "shards", ShardSettings(shard_pairs=8192))
     print(f"{len(pairs):,} pairs, {plain.stat().st_size / len(pairs):,.0f} bytes of JSON each")
     for name, size in {
-        "largede": tree_size(folder / "shards"),
+        OURS: tree_size(folder / "shards"),
         "webdataset": write_members(pairs, folder / "members"),
         "datasets, JSON lines": write_json_lines(pairs, folder / "pairs.jsonl.zst"),
         "datasets, Parquet": write_parquet(pairs, folder / "pairs.parquet"),
     }.items():
         print(f"  {name:22} {size / len(pairs):7,.0f} bytes a pair on disk")
     return {
-        "largede": lambda: largede_pairs(folder / "shards"),
+        OURS: lambda: largede_pairs(folder / "shards"),
+        "largede, transformers": lambda: largede_pairs(folder / "shards"),
         "webdataset": lambda: webdataset_pairs(folder / "members"),
         "datasets, JSON lines": lambda: datasets_pairs("json", folder / "pairs.jsonl.zst"),
         "datasets, Parquet": lambda: datasets_pairs("parquet", folder / "pairs.parquet"),
@@ -139,13 +141,14 @@ def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
 
 def measure(sources: dict[str, Callable[[], Iterator[Any]]], tokenizer: str, count: int, rounds: int) -> None:
     """Print a table: rows are the readers, columns the stages."""
-    stages = stages_of(tokenizer)
-    for stage, (transform, share) in stages.items():
+    fast, plain = stages_of(tokenizer, "auto"), stages_of(tokenizer, "transformers")
+    for stage, share in {"pairs": 1.0, "tokens": 0.1, "chunks": 0.1}.items():
         rates: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(rounds):
             for name, open_source in sources.items():
+                transform = (fast if name == OURS else plain)[stage]
                 rates[name].append(rate(open_source(), transform, int(count * share)))
-        ours = rates["largede"]
+        ours = rates[OURS]
         print(
             f"\n{stage}: pairs a second of one process, best of {rounds} (spread); largede against it in the same round"
         )
@@ -155,19 +158,20 @@ def measure(sources: dict[str, Callable[[], Iterator[Any]]], tokenizer: str, cou
             print(f"  {name:22} {max(found):9,.0f}  ({spread})  x {statistics.median(ratios):.1f}")
 
 
-def stages_of(tokenizer: str) -> dict[str, tuple[Callable[[list[Any]], object], float]]:
-    """What is done with a batch in each stage, and the share of the pairs it is measured on (tokenising is slow)."""
+def stages_of(tokenizer: str, backend: Literal["auto", "transformers"]) -> dict[str, Callable[[list[Any]], object]]:
+    """What is done with a batch in each stage."""
     from largede.config.recipe import DataConfig
     from largede.streams.chunks import make_chunks
     from largede.streams.tokenise import PairTokeniser
 
-    tokenise = PairTokeniser(tokenizer, DataConfig(max_query_tokens=64, max_passage_tokens=256))
+    data = DataConfig(max_query_tokens=64, max_passage_tokens=256, tokenizer_backend=backend)
+    tokenise = PairTokeniser(tokenizer, data)
 
     def chunks(pairs: list[Any]) -> object:
         batch = tokenise(pairs, 0)
         return make_chunks(batch.queries, CHUNK_TOKENS), make_chunks(batch.passages, CHUNK_TOKENS)
 
-    return {"pairs": (len, 1.0), "tokens": (lambda pairs: tokenise(pairs, 0), 0.1), "chunks": (chunks, 0.1)}
+    return {"pairs": len, "tokens": lambda pairs: tokenise(pairs, 0), "chunks": chunks}
 
 
 def rate(batches: Iterator[list[Any]], transform: Callable[[list[Any]], object], count: int) -> float:
