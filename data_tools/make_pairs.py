@@ -55,7 +55,7 @@ class PairsResult:
         counts = f"{m['pairs']:,} pairs in {len(m['parts'])} parts, {m['text_bytes']:,} bytes of text"
         if not self.written:
             return f"{self.folder} is up to date: {counts}, made from the same inputs and options"
-        rate = f"{m['pairs_per_busy_s']:,} pairs and {m['input_mb_per_busy_s']:.2f} MB of input a second and process"
+        rate = f"{m['pairs_per_cpu_s']:,} pairs and {m['input_mb_per_cpu_s']:.2f} MB of input in a second of one core"
         lines = [f"{self.folder}: {counts}; {m['seconds']:.1f} s, {rate}"]
         for reason, entry in m["dropped"].items():
             example = f", such as {entry['example']}" if entry["example"] else ""
@@ -87,6 +87,7 @@ def make_pairs(format: Format, options: Any, inputs: Sequence[Path], out: Path, 
     disk is full or a process dies; then `out` is as it was, and what is finished stays in OUT.work.
     """
     started = time.monotonic()
+    out = out.absolute()
     tasks = _input_tasks(format.files(inputs, options))
     plan = _plan(format, options, tasks, settings)
     present = _present(out, plan)
@@ -292,7 +293,7 @@ def _manifest(plan: dict[str, Any], reports: Sequence[Sequence[Report]], seconds
         dropped.merge(report["dropped"])
     parts = [part for report in flat for part in report["parts"]]
     sums = {key: sum(part[key] for part in parts) for key in ("pairs", "text_bytes", "bytes")}
-    busy_s = max(1e-3, sum(report["seconds"] for report in flat))
+    cpu_s = max(1e-3, sum(report["cpu_seconds"] for report in flat))
     inputs = [entry | report["input"] for entry, report in zip(plan["inputs"], reports[0], strict=True)]
     input_bytes = sum(entry["bytes"] for entry in inputs)
     return (
@@ -303,9 +304,9 @@ def _manifest(plan: dict[str, Any], reports: Sequence[Sequence[Report]], seconds
             "parts": [part | {"name": part_name(number)} for number, part in enumerate(parts)],
             "dropped": dropped.to_dict(),
             "seconds": round(seconds, 1),
-            "busy_seconds": round(busy_s, 1),
-            "pairs_per_busy_s": round(sums["pairs"] / busy_s),
-            "input_mb_per_busy_s": round(input_bytes / busy_s / 1e6, 2),
+            "cpu_seconds": round(cpu_s, 1),
+            "pairs_per_cpu_s": round(sums["pairs"] / cpu_s),
+            "input_mb_per_cpu_s": round(input_bytes / cpu_s / 1e6, 2),
         }
     )
 

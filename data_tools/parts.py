@@ -1,6 +1,5 @@
 """Parts: files of pairs, one zstandard frame each, in a folder that `largede-data pairs` wrote."""
 
-import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import zstandard
 
 from data_tools.dropped import Dropped
+from data_tools.pairs import line_of
 from largede.errors import DataError
 from largede.files import read_json_object, writing
 from largede.streams.pair import Pair
@@ -59,11 +59,6 @@ def _lines(pairs: Iterable[Pair], dropped: Dropped) -> Iterator[bytes]:
             yield line_of(pair) + b"\n"
         except UnicodeEncodeError:
             dropped.note("half a Unicode character", f"{pair.query_id} {pair.query}")
-
-
-def line_of(pair: Pair) -> bytes:
-    """The pair as one JSON line without its end."""
-    return json.dumps(pair.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def _write_part(path: Path, first: bytes, others: Iterator[bytes]) -> tuple[int, int]:
