@@ -27,8 +27,8 @@ from largede.streams.pair import Pair
 class Fields:
     """The name of the field that holds each part of a pair; the defaults are those of largede's own pairs.
 
-    The positive is a text, whose title and id have fields of their own, or an object with `text`, `title` and `id`, or a
-    list of such texts and objects. Negatives may be spread over several fields, each of one passage or of a list.
+    The positive is a text, whose title and id have fields of their own, or an object with `text`, `title` and `id`, or
+    a list of such texts and objects. Negatives may be spread over several fields, each of one passage or of a list.
     """
 
     query: str = "query"

@@ -94,9 +94,8 @@ class _Window:
 
     def expect(self, character: str) -> None:
         if not self.skip(character):
-            raise self.bad(
-                f"{self.peek()!r} stands where {character!r} should" if self.peek() else "the file ends early"
-            )
+            found = self.peek()
+            raise self.bad(f"{found!r} stands where {character!r} should" if found else "the file ends early")
 
     def value(self) -> Any:
         """The value that is next."""

@@ -117,6 +117,14 @@ def checked_id(value: Any, name: str) -> str:
     return checked_text(value, name)
 
 
+def required_id(value: Any, name: str) -> str:
+    """The id of a `name` (query, passage). Raises Unusable where there is none."""
+    id_ = checked_id(value, f"{name} id")
+    if not id_:
+        raise Unusable(f"{name} without an id")
+    return id_
+
+
 def required_text(value: Any, name: str) -> str:
     text = checked_text(value, name)
     if not text:
