@@ -10,7 +10,7 @@ _HEADERS = ("query-id", "query_id", "qid")
 
 
 def rows(path: Path, columns: Collection[int], dropped: Dropped) -> Iterator[tuple[str, list[str]]]:
-    """(place, columns) of each line of one of these numbers of columns. Other lines are counted, blank ones are none."""
+    """(place, columns) of each line that has one of these numbers of columns; other lines are counted."""
     for number, line in enumerate(lines_of(path), start=1):
         if line.isspace():
             continue
