@@ -1,14 +1,14 @@
 """Running the readers of labelled data sets on files that a test has just written."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from data_tools.dropped import Dropped
 from data_tools.groups import buckets_of, groups, writing_groups
-from data_tools.readers.judged import join_passage
+from data_tools.readers.judged import join_passage, join_query
 from largede.streams.pair import Pair
 
 
@@ -29,27 +29,24 @@ def pairs_in(reader: ModuleType, path: Path, options: Any) -> tuple[list[Pair], 
 
 
 def grouped_pairs(
-    reader: ModuleType, inputs: Iterable[Path], options: Any, folder: Path, joined: bool = True
+    reader: ModuleType,
+    files: Iterable[Path],
+    options: Any,
+    folder: Path,
+    groupings: Iterable[Callable[..., Iterator[Any]]] = (join_passage, join_query),
 ) -> tuple[list[Pair], Dropped]:
-    """What a grouping reader makes of its inputs; `joined` ones bring passages and queries together first."""
+    """What a reader of records and its groupings make of its files, one after the other in this process."""
     dropped = Dropped()
-    files = []
-    for number, path in enumerate(inputs):
-        files.append(folder / f"map-{number}")
-        with writing_groups(files[-1]) as writer:
-            for key, record in reader.records(path, options, dropped):
-                writer.add(key, record)
-    if joined:
-        with writing_groups(folder / "joined") as writer:
-            for bucket in buckets_of(files):
-                for key, group in groups(files, bucket):
-                    for new_key, record in join_passage(key, group, dropped):
-                        writer.add(new_key, record)
-        files = [folder / "joined"]
-    pairs = [
-        pair
-        for bucket in buckets_of(files)
-        for key, group in groups(files, bucket)
-        for pair in reader.pairs_of(key, group, options, dropped)
-    ]
-    return pairs, dropped
+    results: Iterable[Any] = (record for path in files for record in reader.read(path, options, dropped))
+    for number, grouping in enumerate(groupings):
+        path = folder / f"records-{number}"
+        with writing_groups(path) as writer:
+            for record in results:
+                writer.add(*record)
+        results = [
+            result
+            for bucket in buckets_of([path])
+            for key, group in groups([path], bucket)
+            for result in grouping(key, group, options, dropped)
+        ]
+    return list(results), dropped

@@ -9,17 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
-from data_tools.readers.judged import (
-    Judgement,
-    Record,
-    Role,
-    judgement_record,
-    pairs_of_query_group,
-    passage_record,
-    query_record,
-)
+from data_tools.format import Record, option
+from data_tools.readers.judged import Judgement, Role, judgement_record, passage_record, query_record
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Unusable,
     an_object,
     checked_text,
@@ -30,31 +23,42 @@ from data_tools.readers.labelled import (
 )
 from data_tools.readers.tables import judgements
 from largede.errors import DataError
-from largede.streams.pair import Pair
 
 _SUFFIXES = ("", ".gz", ".zst")
 
 
 @dataclass(frozen=True)
-class BeirOptions:
-    """Judgements of at least `min_grade` are positives; `source` is the folder's name where it is ""."""
-
-    split: str = "train"
-    min_grade: int = 1
-    source: str = ""
-    limits: Limits = Limits()
+class BeirOptions(LabelledOptions):
+    split: str = option("train", "split whose judgements are used")
+    min_grade: int = option(1, "lowest grade of a positive")
 
 
-def files_of(folder: Path, split: str) -> tuple[Path, Path, Path]:
-    """Corpus, queries and judgements of a folder. Raises DataError for one that is missing."""
+def files_of(folders: Sequence[Path], options: BeirOptions) -> list[Path]:
+    """Queries, judgements and corpus of each folder. Raises DataError for one that is missing."""
+    return [path for folder in folders for path in _files_of(folder, options.split)]
+
+
+def read(path: Path, options: BeirOptions, dropped: Dropped) -> Iterator[Record]:
+    if path.parent.name == "qrels":
+        yield from _judgements(path, path.resolve().parent.parent.name, options, dropped)
+        return
+    collection = path.resolve().parent.name
+    record_of = _passage if path.name.startswith("corpus.") else _query
+    for where, value in json_lines(path, dropped):
+        try:
+            yield record_of(value, collection)
+        except Unusable as reason:
+            dropped.note(str(reason), where)
+
+
+def _files_of(folder: Path, split: str) -> list[Path]:
     if not folder.is_dir():
         raise DataError(
             f"{folder} is no folder",
             expected="a folder in BEIR format",
             mend="give the folder that holds corpus.jsonl, queries.jsonl and qrels/",
         )
-    corpus, queries, qrels = (_found(folder, name) for name in ("corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"))
-    return corpus, queries, qrels
+    return [_found(folder, name) for name in ("queries.jsonl", f"qrels/{split}.tsv", "corpus.jsonl")]
 
 
 def _found(folder: Path, name: str) -> Path:
@@ -69,25 +73,13 @@ def _found(folder: Path, name: str) -> Path:
     )
 
 
-def records(folder: Path, options: BeirOptions, dropped: Dropped) -> Iterator[Record]:
-    corpus, queries, qrels = files_of(folder, options.split)
-    collection = folder.resolve().name
-    for path in (queries, corpus):
-        for where, value in json_lines(path, dropped):
-            try:
-                yield _query(value, collection) if path is queries else _passage(value, collection)
-            except Unusable as reason:
-                dropped.note(str(reason), where)
-    for where, query_id, passage_id, grade in judgements(qrels, dropped):
+def _judgements(path: Path, collection: str, options: BeirOptions, dropped: Dropped) -> Iterator[Record]:
+    for number, (where, query_id, passage_id, grade) in enumerate(judgements(path, dropped)):
         if grade >= options.min_grade:
-            # The best come first.
-            yield judgement_record(collection, Judgement(query_id, passage_id, Role.POSITIVE, place=-grade))
+            # The best come first, those of one grade in the order of the file.
+            yield judgement_record(collection, Judgement(query_id, passage_id, Role.POSITIVE, (-grade, number)))
         else:
             dropped.note("judgement below --min-grade", where)
-
-
-def pairs_of(key: bytes, group: Sequence[bytes], options: BeirOptions, dropped: Dropped) -> Iterator[Pair]:
-    yield from pairs_of_query_group(key, group, options.source, options.limits, dropped)
 
 
 def _query(value: Any, collection: str) -> Record:

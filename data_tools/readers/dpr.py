@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import option
 from data_tools.readers.json_array import array_items
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Query,
     Unusable,
     an_object,
@@ -31,12 +32,8 @@ _ID_FIELDS = ("passage_id", "psg_id")
 
 
 @dataclass(frozen=True)
-class DprOptions:
-    """With `easy_negatives` the passages of `negative_ctxs` follow those of `hard_negative_ctxs`."""
-
-    source: str = ""
-    easy_negatives: bool = False
-    limits: Limits = Limits()
+class DprOptions(LabelledOptions):
+    easy_negatives: bool = option(False, "passages of negative_ctxs as well, behind those of hard_negative_ctxs")
 
 
 def read(path: Path, options: DprOptions, dropped: Dropped) -> Iterator[Pair]:
@@ -73,4 +70,4 @@ def _pairs(value: Any, source: str, options: DprOptions, where: str, dropped: Dr
         for field, name in kinds.items()
     )
     wrong = [passage for listed in negatives for passage in listed]
-    yield from pairs_of_query(query, positives, wrong, options.limits, where, dropped)
+    yield from pairs_of_query(query, positives, wrong, options, where, dropped)

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import option
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Passage,
     Query,
     Unusable,
@@ -21,73 +22,69 @@ from data_tools.readers.labelled import (
     required_text,
 )
 from largede.streams.pair import Pair
+from largede.text import passage_text
 
 
 @dataclass(frozen=True)
-class Fields:
+class FieldOptions(LabelledOptions):
     """The name of the field that holds each part of a pair; the defaults are those of largede's own pairs.
 
     The positive is a text, whose title and id have fields of their own, or an object with `text`, `title` and `id`, or
     a list of such texts and objects. Negatives may be spread over several fields, each of one passage or of a list.
     """
 
-    query: str = "query"
-    positive: str = "positive"
-    title: str = "title"
-    negatives: tuple[str, ...] = ("negatives",)
-    other_positives: str = "other_positives"
-    query_id: str = "query_id"
-    positive_id: str = "positive_id"
-    group: str = "group"
-    source: str = "source"
-    score: str = "score"
+    query_field: str = option("query", "field of the query")
+    positive_field: str = option("positive", "field of the positive")
+    title_field: str = option("title", "field of the title of the positive")
+    negatives_field: str = option("negatives", "field of the negatives; several names between commas")
+    other_positives_field: str = option("other_positives", "field of the further right answers")
+    query_id_field: str = option("query_id", "field of the id of the query")
+    positive_id_field: str = option("positive_id", "field of the id of the positive")
+    group_field: str = option("group", "field of the article or thread of the pair")
+    source_field: str = option("source", "field of the name of the data set; --source where a record has none")
+    score_field: str = option("score", "field of the score of the positive")
+
+    @property
+    def negatives(self) -> Sequence[str]:
+        return [name.strip() for name in self.negatives_field.split(",")]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Every field that is looked at."""
-        optional = (self.title, *self.negatives, self.other_positives, self.query_id, self.positive_id)
-        return (self.query, self.positive, *optional, self.group, self.source, self.score)
-
-
-@dataclass(frozen=True)
-class FieldOptions:
-    """`source` names the data set where a record does not; the name of the file where this is empty, too."""
-
-    fields: Fields = Fields()
-    source: str = ""
-    limits: Limits = Limits()
+        ids = (self.query_id_field, self.positive_id_field, self.group_field, self.source_field)
+        passages = (self.title_field, *self.negatives, self.other_positives_field)
+        return (self.query_field, self.positive_field, *passages, *ids, self.score_field)
 
 
 def pairs_of_record(
     record: Mapping[str, Any], options: FieldOptions, source: str, where: str, dropped: Dropped
 ) -> Iterator[Pair]:
     """The pairs of one record, `source` being the name of its file. Raises Unusable."""
-    fields = options.fields
     query = Query(
-        required_text(record.get(fields.query), "query"),
-        checked_id(record.get(fields.query_id), "query id"),
-        checked_id(record.get(fields.group), "group"),
-        checked_text(record.get(fields.source), "source") or options.source or source,
+        required_text(record.get(options.query_field), "query"),
+        checked_id(record.get(options.query_id_field), "query id"),
+        checked_id(record.get(options.group_field), "group"),
+        checked_text(record.get(options.source_field), "source") or options.source or source,
     )
-    score = _score(record.get(fields.score))
-    known = _other_positives(record.get(fields.other_positives), where, dropped)
-    positives = _positives(record, fields, where, dropped)
-    wrong = [value for name in fields.negatives for value in _listed(record.get(name), "negatives")]
+    score = _score(record.get(options.score_field))
+    known = _other_positives(record.get(options.other_positives_field), where, dropped)
+    positives = _positives(record, options, where, dropped)
+    wrong = [value for name in options.negatives for value in _listed(record.get(name), "negatives")]
     negatives = passages_of(wrong, "negative", where, dropped)
-    for pair in pairs_of_query(query, positives, negatives, options.limits, where, dropped):
+    for pair in pairs_of_query(query, positives, negatives, options, where, dropped):
         if known or score is not None:
             pair = replace(pair, other_positives=pair.other_positives + known, score=score)
         yield pair
 
 
-def _positives(record: Mapping[str, Any], fields: Fields, where: str, dropped: Dropped) -> Sequence[Passage]:
-    value = record.get(fields.positive)
+def _positives(record: Mapping[str, Any], options: FieldOptions, where: str, dropped: Dropped) -> Sequence[Passage]:
+    value = record.get(options.positive_field)
     if isinstance(value, list):
         return passages_of(value, "positive", where, dropped)
     if isinstance(value, dict):
         return [passage_of(value, "positive")]
-    title = checked_text(record.get(fields.title), "title")
-    id_ = checked_id(record.get(fields.positive_id), "positive id")
+    title = checked_text(record.get(options.title_field), "title")
+    id_ = checked_id(record.get(options.positive_id_field), "positive id")
     return [made_passage(id_, title, required_text(value, "positive"), "positive")]
 
 
@@ -96,15 +93,14 @@ def _listed(value: Any, name: str) -> Sequence[Any]:
 
 
 def _other_positives(value: Any, where: str, dropped: Dropped) -> tuple[str, ...]:
-    """Names of further right answers: ids or texts, or objects that have an id or a text."""
-    names = []
+    """Names of further right answers: ids or texts, or objects that have an id, a text or both."""
+    names: list[str] = []
     for item in _listed(value, "other positives"):
         try:
-            if isinstance(item, dict):
-                passage = passage_of({**item, "text": item.get("text") or item.get("id")}, "other positive")
-                names.append(passage.id or passage.contents)
-            elif name := checked_id(item, "other positive"):
-                names.append(name)
+            record = item if isinstance(item, dict) else {"id": item}
+            title, text = (checked_text(record.get(name), f"{name} of an other positive") for name in ("title", "text"))
+            id_ = checked_id(record.get("id"), "other positive")
+            names += filter(None, (id_, passage_text(title, text) if text else ""))
         except Unusable as reason:
             dropped.note(str(reason), where)
     return tuple(names)

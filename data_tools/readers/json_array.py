@@ -109,8 +109,8 @@ class _Window:
                 if not self._may_be_cut(error):
                     raise self.bad(error.msg, error.pos) from None
             else:
-                # A number at the edge may go on behind it.
-                if end < len(self._text) or self._whole:
+                # A number cut in "1.5e+" is read as 1.5.
+                if end + 2 < len(self._text) or self._whole:
                     self._at = end
                     return value
             if len(self._text) - self._at > MAX_ITEM_CHARACTERS:

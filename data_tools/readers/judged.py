@@ -2,7 +2,7 @@
 
 Reading the files gives records for the first grouping, each under a query's or a passage's key. There a passage meets
 those who ask for it (`join_passage`), which gives records for the second grouping, all under queries' keys. There a
-query meets its passages (`pairs_of_query_group`). So no file is held in memory, and files may come in any order.
+query meets its passages (`join_query`). So no file is held in memory, and files may come in any order.
 
 Ids belong to a collection (BEIR folders number their documents alike), so keys begin with its name.
 """
@@ -15,11 +15,9 @@ from typing import Any
 import msgpack
 
 from data_tools.dropped import Dropped
-from data_tools.readers.labelled import Limits, Passage, Query, pairs_of_query
+from data_tools.format import Record
+from data_tools.readers.labelled import LabelledOptions, Passage, Query, pairs_of_query
 from largede.streams.pair import Pair
-
-Record = tuple[bytes, bytes]
-"""Key and record, as groupings take them."""
 
 
 class Role(IntEnum):
@@ -44,7 +42,7 @@ class Judgement:
     query_id: str
     passage_id: str
     role: Role
-    place: int = 0
+    place: tuple[int, ...]
 
 
 def query_record(collection: str, id_: str, text: str) -> Record:
@@ -66,7 +64,7 @@ def judgement_record(collection: str, judgement: Judgement) -> Record:
     return _key("passage", collection, judgement.passage_id), wanted
 
 
-def join_passage(key: bytes, records: Sequence[bytes], dropped: Dropped) -> Iterator[Record]:
+def join_passage(key: bytes, records: Sequence[bytes], options: object, dropped: Dropped) -> Iterator[Record]:
     """First grouping: the passage to each query that asks for it. Records of queries pass through."""
     kind, collection, id_ = msgpack.unpackb(key)
     if kind == "query":
@@ -89,12 +87,10 @@ def join_passage(key: bytes, records: Sequence[bytes], dropped: Dropped) -> Iter
         yield _key("query", collection, query_id), _pack(_Kind.FOUND, role, place, id_, title, text)
 
 
-def pairs_of_query_group(
-    key: bytes, records: Sequence[bytes], source: str, limits: Limits, dropped: Dropped
-) -> Iterator[Pair]:
+def join_query(key: bytes, records: Sequence[bytes], options: LabelledOptions, dropped: Dropped) -> Iterator[Pair]:
     """Second grouping: a query with its passages, those of a role in the order of their places.
 
-    The pairs' source is the collection where `source` is "".
+    The pairs' source is the collection where the options name none.
     """
     _, collection, id_ = msgpack.unpackb(key)
     where = f"{collection} query {id_}"
@@ -111,8 +107,8 @@ def pairs_of_query_group(
             dropped.note("judgement of a query that no file holds", where)
         return
     positives, negatives = ([Passage(*rest) for role, _, *rest in found if role == wanted] for wanted in Role)
-    query = Query(texts[0], id_, source=source or collection)
-    yield from pairs_of_query(query, positives, negatives, limits, where, dropped)
+    query = Query(texts[0], id_, source=options.source or collection)
+    yield from pairs_of_query(query, positives, negatives, options, where, dropped)
 
 
 def _key(kind: str, collection: str, id_: str) -> bytes:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import option
 from data_tools.pairs import _opened, lines_of
 from largede.errors import DataError
 from largede.streams.pair import Pair
@@ -46,15 +47,21 @@ class Query:
     source: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """At most so many pairs for a query, and so many negatives (the first ones) for each of them; None keeps all.
+@dataclass(frozen=True)
+class LabelledOptions:
+    """What every format of labelled data can be told. A thousand positives already list a million other positives."""
 
-    A thousand positives already list a million other positives.
-    """
+    source: str = option("", "name of the data set, kept in every pair (that of the file or folder)")
+    max_positives: int = option(1000, "pairs made of one query, at most")
+    max_negatives: int | None = option(None, "negatives of a pair, at most: the first ones (all)")
 
-    positives: int = 1000
-    negatives: int | None = None
+    def __post_init__(self) -> None:
+        if self.max_positives < 1 or (self.max_negatives or 0) < 0:
+            raise DataError(
+                f"--max-positives {self.max_positives}, --max-negatives {self.max_negatives}",
+                expected="at least one positive, and not fewer than no negatives",
+                mend="correct these flags",
+            )
 
 
 def source_of(path: Path) -> str:
@@ -178,7 +185,7 @@ def pairs_of_query(
     query: Query,
     positives: Sequence[Passage],
     negatives: Sequence[Passage],
-    limits: Limits,
+    options: LabelledOptions,
     where: str,
     dropped: Dropped,
 ) -> Iterator[Pair]:
@@ -192,11 +199,11 @@ def pairs_of_query(
     if not right:
         dropped.note("query without a positive", where)
         return
-    for _ in right[limits.positives :]:
+    for _ in right[options.max_positives :]:
         dropped.note("positive beyond --max-positives", where)
-    right = right[: limits.positives]
+    right = right[: options.max_positives]
     wrong = _unseen(negatives, ids, contents, "negative listed twice, or also a positive", where, dropped)
-    wrong = wrong[: limits.negatives]
+    wrong = wrong[: options.max_negatives]
     names = [passage.id or passage.contents for passage in right]
     for number, positive in enumerate(right):
         yield _pair(query, positive, wrong, (*names[:number], *names[number + 1 :]))

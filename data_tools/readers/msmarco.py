@@ -17,19 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import Record, option, plain_files
 from data_tools.readers.draw import draw
 from data_tools.readers.judged import (
     Judgement,
-    Record,
     Role,
     judgement_record,
-    pairs_of_query_group,
     passage_record,
     query_record,
     title_record,
 )
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Unusable,
     an_object,
     checked_list,
@@ -40,7 +39,6 @@ from data_tools.readers.labelled import (
 )
 from data_tools.readers.tables import judgements, rows
 from largede.errors import DataError
-from largede.streams.pair import Pair
 
 # All files belong together, whatever folder they lie in.
 _COLLECTION = "msmarco"
@@ -49,30 +47,46 @@ _LINES_AT_ONCE = 100_000
 
 
 @dataclass(frozen=True)
-class MsMarcoOptions:
-    """`limits.negatives` are drawn at random, by `seed`, from ranks `first_rank` to `last_rank` of the systems' lists.
+class MsMarcoOptions(LabelledOptions):
+    max_negatives: int | None = option(30, "negatives of a pair, at most, drawn at random")
+    min_grade: int = option(1, "lowest grade of a positive")
+    systems: str = option("", "systems whose hard negatives are used, between commas (all)")
+    first_rank: int = option(1, "best rank in a system's list that is drawn from")
+    last_rank: int = option(1000, "worst rank in a system's list that is drawn from")
+    ce_score_margin: float | None = option(
+        None, "pass over negatives scored above the worst positive less this, where lists have scores"
+    )
+    seed: int = option(0, "seed of the draw")
 
-    `systems` names those systems, none meaning all. With `ce_score_margin`, a negative is passed over whose score is
-    above that of the query's worst positive less the margin; lists without scores are not touched by it.
-    """
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.first_rank <= self.last_rank:
+            raise DataError(
+                f"--first-rank {self.first_rank}, --last-rank {self.last_rank}",
+                expected="1 or more, the first not behind the last",
+                mend="correct these flags",
+            )
 
-    min_grade: int = 1
-    systems: tuple[str, ...] = ()
-    first_rank: int = 1
-    last_rank: int = 1000
-    ce_score_margin: float | None = None
-    seed: int = 0
-    source: str = ""
-    limits: Limits = Limits(negatives=30)
+    @property
+    def wanted_systems(self) -> list[str]:
+        return [name.strip() for name in self.systems.split(",") if name.strip()]
 
 
-def records(path: Path, options: MsMarcoOptions, dropped: Dropped) -> Iterator[Record]:
-    """Raises DataError for a file whose name says nothing."""
+def files_of(paths: Sequence[Path], options: MsMarcoOptions) -> list[Path]:
+    """The files themselves. Raises DataError for one whose name says nothing, and where a part is missing."""
+    readers = {_reader_of(path) for path in paths}
+    for reader, part in ((_passages, "passages"), (_queries, "queries"), (_judgements, "qrels")):
+        if reader not in readers:
+            raise DataError(
+                f"no {part} among {', '.join(map(str, paths))}",
+                expected="passages, queries and qrels, such as collection.tsv queries.train.tsv qrels.train.tsv",
+                mend=f"name the file of {part} as well",
+            )
+    return plain_files(paths, options)
+
+
+def read(path: Path, options: MsMarcoOptions, dropped: Dropped) -> Iterator[Record]:
     yield from _reader_of(path)(path, options, dropped)
-
-
-def pairs_of(key: bytes, group: Sequence[bytes], options: MsMarcoOptions, dropped: Dropped) -> Iterator[Pair]:
-    yield from pairs_of_query_group(key, group, options.source, options.limits, dropped)
 
 
 def _reader_of(path: Path) -> Callable[[Path, MsMarcoOptions, Dropped], Iterator[Record]]:
@@ -117,9 +131,9 @@ def _queries(path: Path, options: MsMarcoOptions, dropped: Dropped) -> Iterator[
 
 
 def _judgements(path: Path, options: MsMarcoOptions, dropped: Dropped) -> Iterator[Record]:
-    for where, query_id, passage_id, grade in judgements(path, dropped):
+    for number, (where, query_id, passage_id, grade) in enumerate(judgements(path, dropped)):
         if grade >= options.min_grade:
-            yield judgement_record(_COLLECTION, Judgement(query_id, passage_id, Role.POSITIVE, place=-grade))
+            yield judgement_record(_COLLECTION, Judgement(query_id, passage_id, Role.POSITIVE, (-grade, number)))
         else:
             dropped.note("judgement below --min-grade", where)
 
@@ -142,7 +156,7 @@ def _ranked_negatives(path: Path, options: MsMarcoOptions, dropped: Dropped) -> 
             lists = an_object(record.get("neg"))
             candidates = [
                 _scored(item)
-                for system in options.systems or lists
+                for system in options.wanted_systems or lists
                 for item in _ranked(lists, system, options, where, dropped)
             ]
         except Unusable as reason:
@@ -179,9 +193,9 @@ def _highest_score(positives: Sequence[tuple[str, float | None]], options: MsMar
 
 
 def _drawn(query_id: str, wrong: set[str], options: MsMarcoOptions) -> Iterator[Record]:
-    count = len(wrong) if options.limits.negatives is None else options.limits.negatives
+    count = len(wrong) if options.max_negatives is None else options.max_negatives
     for place, passage_id in enumerate(draw(query_id, wrong, count, options.seed)):
-        yield judgement_record(_COLLECTION, Judgement(query_id, passage_id, Role.NEGATIVE, place))
+        yield judgement_record(_COLLECTION, Judgement(query_id, passage_id, Role.NEGATIVE, (place,)))
 
 
 _READERS = {

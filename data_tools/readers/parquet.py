@@ -12,7 +12,7 @@ import pyarrow as arrow
 import pyarrow.parquet
 
 from data_tools.dropped import Dropped
-from data_tools.readers.fields import FieldOptions, Fields, pairs_of_record
+from data_tools.readers.fields import FieldOptions, pairs_of_record
 from data_tools.readers.labelled import Unusable, source_of
 from largede.errors import DataError
 from largede.streams.pair import Pair
@@ -24,7 +24,7 @@ def read(path: Path, options: FieldOptions, dropped: Dropped) -> Iterator[Pair]:
     source = source_of(path)
     try:
         with arrow.parquet.ParquetFile(path, pre_buffer=False, memory_map=False) as file:
-            columns = _wanted(path, file.schema_arrow.names, options.fields)
+            columns = _wanted(path, file.schema_arrow.names, options)
             number = 0
             for batch in file.iter_batches(BATCH_ROWS, columns=columns, use_threads=False):
                 for row in batch.to_pylist():
@@ -42,8 +42,8 @@ def read(path: Path, options: FieldOptions, dropped: Dropped) -> Iterator[Pair]:
         ) from None
 
 
-def _wanted(path: Path, there: list[str], fields: Fields) -> list[str]:
-    for name, flag in ((fields.query, "--query-field"), (fields.positive, "--positive-field")):
+def _wanted(path: Path, there: list[str], options: FieldOptions) -> list[str]:
+    for name, flag in ((options.query_field, "--query-field"), (options.positive_field, "--positive-field")):
         if name not in there:
             near = difflib.get_close_matches(name, there, n=1)
             raise DataError(
@@ -51,4 +51,4 @@ def _wanted(path: Path, there: list[str], fields: Fields) -> list[str]:
                 expected=f"one of its columns: {', '.join(there)}",
                 mend=f"name it with {flag}" + (f", perhaps {near[0]}" if near else ""),
             )
-    return [name for name in dict.fromkeys(fields.names) if name in there]
+    return [name for name in dict.fromkeys(options.names) if name in there]

@@ -8,16 +8,16 @@ may be empty, or "-". RocketQA's corpora (para.txt, qrels.train.tsv and so on) a
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
 
 from data_tools.dropped import Dropped
+from data_tools.format import Record
 from data_tools.pairs import lines_of
-from data_tools.readers.judged import Record, Role
+from data_tools.readers.judged import Role
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Passage,
     Query,
     Unusable,
@@ -33,13 +33,7 @@ from largede.streams.pair import Pair
 _DUAL, _CROSS = 6, 4
 
 
-@dataclass(frozen=True)
-class RocketqaOptions:
-    source: str = ""
-    limits: Limits = Limits()
-
-
-def records(path: Path, options: RocketqaOptions, dropped: Dropped) -> Iterator[Record]:
+def read(path: Path, options: LabelledOptions, dropped: Dropped) -> Iterator[Record]:
     """The passages of each line under its query. Raises DataError for a file of another layout."""
     columns = _layout(path)
     source = options.source or source_of(path)
@@ -53,13 +47,13 @@ def records(path: Path, options: RocketqaOptions, dropped: Dropped) -> Iterator[
         yield msgpack.packb((source, text)), msgpack.packb([(int(role), p.title, p.text) for role, p in found])
 
 
-def pairs_of(key: bytes, group: Sequence[bytes], options: RocketqaOptions, dropped: Dropped) -> Iterator[Pair]:
+def pairs_of(key: bytes, group: Sequence[bytes], options: LabelledOptions, dropped: Dropped) -> Iterator[Pair]:
     source, text = msgpack.unpackb(key)
     # Each line of a query repeats its positive: repetitions are no faults here.
     passages = dict.fromkeys(tuple(row) for record in group for row in msgpack.unpackb(record))
     positives, negatives = ([Passage("", *rest) for role, *rest in passages if role == wanted] for wanted in Role)
     where = f"{source} query {text!r}"
-    yield from pairs_of_query(Query(text, source=source), positives, negatives, options.limits, where, dropped)
+    yield from pairs_of_query(Query(text, source=source), positives, negatives, options, where, dropped)
 
 
 def _layout(path: Path) -> int:

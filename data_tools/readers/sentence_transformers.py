@@ -10,14 +10,13 @@ Lists with a score or a label instead of a third text are not of this format; th
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Passage,
     Query,
     Unusable,
@@ -32,52 +31,46 @@ from data_tools.readers.labelled import (
 from largede.streams.pair import Pair
 
 
-@dataclass(frozen=True)
-class SentenceTransformersOptions:
-    source: str = ""
-    limits: Limits = Limits()
-
-
-def read(path: Path, options: SentenceTransformersOptions, dropped: Dropped) -> Iterator[Pair]:
+def read(path: Path, options: LabelledOptions, dropped: Dropped) -> Iterator[Pair]:
     source = options.source or source_of(path)
     for where, value in json_lines(path, dropped):
         try:
-            yield from _pairs(value, source, options.limits, where, dropped)
+            yield from _pairs(value, source, options, where, dropped)
         except Unusable as reason:
             dropped.note(str(reason), where)
 
 
-def _pairs(value: Any, source: str, limits: Limits, where: str, dropped: Dropped) -> Iterator[Pair]:
+def _pairs(value: Any, source: str, options: LabelledOptions, where: str, dropped: Dropped) -> Iterator[Pair]:
     if isinstance(value, list):
-        yield from _of_tuple(value, source, limits, where, dropped)
+        yield from _of_tuple(value, source, options, where, dropped)
     elif "set" in (record := an_object(value)):
-        yield from _of_set(checked_list(record["set"], "texts of a set"), source, limits, where, dropped)
+        yield from _of_set(checked_list(record["set"], "texts of a set"), source, options, where, dropped)
     else:
         query = Query(required_text(record.get("query"), "query"), source=source)
         positives, negatives = (
             passages_of(_texts(record.get(field)), name, where, dropped)
             for field, name in (("pos", "positive"), ("neg", "negative"))
         )
-        yield from pairs_of_query(query, positives, negatives, limits, where, dropped)
+        yield from pairs_of_query(query, positives, negatives, options, where, dropped)
 
 
-def _of_tuple(value: list[Any], source: str, limits: Limits, where: str, dropped: Dropped) -> Iterator[Pair]:
+def _of_tuple(value: list[Any], source: str, options: LabelledOptions, where: str, dropped: Dropped) -> Iterator[Pair]:
     if len(value) not in (2, 3):
         raise Unusable("list that is neither of two nor of three texts")
     query, positive, *negatives = value
     answers = [Passage("", "", required_text(positive, "positive"))]
     asked = Query(required_text(query, "query"), source=source)
     others = [Passage("", "", required_text(negative, "negative")) for negative in negatives]
-    yield from pairs_of_query(asked, answers, others, limits, where, dropped)
+    yield from pairs_of_query(asked, answers, others, options, where, dropped)
 
 
-def _of_set(values: Any, source: str, limits: Limits, where: str, dropped: Dropped) -> Iterator[Pair]:
+def _of_set(values: Any, source: str, options: LabelledOptions, where: str, dropped: Dropped) -> Iterator[Pair]:
     texts = list(dict.fromkeys(passage.text for passage in passages_of(values, "text of a set", where, dropped)))
     if len(texts) < 2:
         raise Unusable("set of fewer than two different texts")
-    for _ in texts[limits.positives + 1 :]:
+    for _ in texts[options.max_positives + 1 :]:
         dropped.note("text of a set beyond --max-positives", where)
-    texts = texts[: limits.positives + 1]
+    texts = texts[: options.max_positives + 1]
     for query, positive in pairwise(texts):
         others = tuple(text for text in texts if text not in (query, positive))
         yield Pair(query, positive, other_positives=others, source=source)

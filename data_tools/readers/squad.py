@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import option
 from data_tools.readers.json_array import array_items
 from data_tools.readers.labelled import (
     Unusable,
@@ -26,7 +27,7 @@ from largede.streams.pair import Pair
 
 @dataclass(frozen=True)
 class SquadOptions:
-    source: str = ""
+    source: str = option("", "name of the data set, kept in every pair (that of the file)")
 
 
 def read(path: Path, options: SquadOptions, dropped: Dropped) -> Iterator[Pair]:

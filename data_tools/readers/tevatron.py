@@ -6,13 +6,12 @@ instead; those are read by `tevatron-ids` together with their corpus.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
 from data_tools.readers.labelled import (
-    Limits,
+    LabelledOptions,
     Query,
     Unusable,
     an_object,
@@ -27,22 +26,18 @@ from data_tools.readers.labelled import (
 from largede.streams.pair import Pair
 
 
-@dataclass(frozen=True)
-class TevatronOptions:
-    source: str = ""
-    limits: Limits = Limits()
-
-
-def read(path: Path, options: TevatronOptions, dropped: Dropped) -> Iterator[Pair]:
+def read(path: Path, options: LabelledOptions, dropped: Dropped) -> Iterator[Pair]:
     source = options.source or source_of(path)
     for where, value in json_lines(path, dropped):
         try:
-            yield from _pairs(an_object(value), source, options.limits, where, dropped)
+            yield from _pairs(an_object(value), source, options, where, dropped)
         except Unusable as reason:
             dropped.note(str(reason), where)
 
 
-def _pairs(record: Mapping[str, Any], source: str, limits: Limits, where: str, dropped: Dropped) -> Iterator[Pair]:
+def _pairs(
+    record: Mapping[str, Any], source: str, options: LabelledOptions, where: str, dropped: Dropped
+) -> Iterator[Pair]:
     if "positive_passages" not in record and "positive_document_ids" in record:
         raise Unusable("passages named by id, not given (read with tevatron-ids and the corpus)")
     text = required_text(record.get("query", record.get("query_text")), "query")
@@ -51,4 +46,4 @@ def _pairs(record: Mapping[str, Any], source: str, limits: Limits, where: str, d
         passages_of(checked_list(record.get(f"{name}_passages"), f"{name}s"), name, where, dropped, ("docid",))
         for name in ("positive", "negative")
     )
-    yield from pairs_of_query(query, positives, negatives, limits, where, dropped)
+    yield from pairs_of_query(query, positives, negatives, options, where, dropped)

@@ -5,21 +5,21 @@ a line of the corpus `docid`, `text` and perhaps `title`. Each line tells by its
 and documents without text (images, films, sound) are counted and passed over.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import Record
 from data_tools.readers.judged import (
     Judgement,
-    Record,
     Role,
     judgement_record,
-    pairs_of_query_group,
     passage_record,
     query_record,
 )
 from data_tools.readers.labelled import (
+    LabelledOptions,
     Unusable,
     an_object,
     checked_list,
@@ -29,13 +29,11 @@ from data_tools.readers.labelled import (
     required_id,
     required_text,
 )
-from data_tools.readers.tevatron import TevatronOptions
-from largede.streams.pair import Pair
 
 _COLLECTION = "tevatron"
 
 
-def records(path: Path, options: TevatronOptions, dropped: Dropped) -> Iterator[Record]:
+def read(path: Path, options: LabelledOptions, dropped: Dropped) -> Iterator[Record]:
     for where, value in json_lines(path, dropped):
         try:
             record = an_object(value)
@@ -45,10 +43,6 @@ def records(path: Path, options: TevatronOptions, dropped: Dropped) -> Iterator[
                 yield from _query(record)
         except Unusable as reason:
             dropped.note(str(reason), where)
-
-
-def pairs_of(key: bytes, group: Sequence[bytes], options: TevatronOptions, dropped: Dropped) -> Iterator[Pair]:
-    yield from pairs_of_query_group(key, group, options.source, options.limits, dropped)
 
 
 def _passage(record: Mapping[str, Any]) -> Record:
@@ -63,7 +57,7 @@ def _query(record: Mapping[str, Any]) -> Iterator[Record]:
     id_ = required_id(record.get("query_id"), "query")
     text = required_text(record.get("query_text", record.get("query")), "query")
     wanted = [
-        Judgement(id_, required_id(passage_id, "passage"), role, place)
+        Judgement(id_, required_id(passage_id, "passage"), role, (place,))
         for role in Role
         for place, passage_id in enumerate(checked_list(record.get(f"{role.name.lower()}_document_ids"), "ids"))
     ]

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from labelled_files import lines_written, pairs_in, written
 
 from data_tools.readers import jsonl
-from data_tools.readers.fields import FieldOptions, Fields
-from data_tools.readers.labelled import Limits
+from data_tools.readers.fields import FieldOptions
 from largede.errors import DataError
 from largede.streams.pair import Pair
 
@@ -40,7 +39,14 @@ def test_pairs_of_largede_are_read_as_they_were_written(tmp_path: Path, pair: Pa
 def test_fields_may_have_any_name_and_the_source_defaults_to_the_file(tmp_path: Path) -> None:
     record = {"q": " asked ", "a": "answer", "heading": "t", "n1": "bad", "n2": ["worse", {"id": 7, "text": "worst"}]}
     path = lines_written(tmp_path / "forum.train.jsonl", [{**record, "votes": 3, "thread": 12}])
-    fields = Fields("q", "a", "heading", ("n1", "n2"), group="thread", score="votes")
+    fields = {
+        "query_field": "q",
+        "positive_field": "a",
+        "title_field": "heading",
+        "negatives_field": "n1, n2",
+        "group_field": "thread",
+        "score_field": "votes",
+    }
     expected = Pair(
         "asked",
         "answer",
@@ -51,8 +57,8 @@ def test_fields_may_have_any_name_and_the_source_defaults_to_the_file(tmp_path: 
         source="forum",
         score=3,
     )
-    assert pairs_in(jsonl, path, FieldOptions(fields)) == ([expected], {})
-    assert pairs_in(jsonl, path, FieldOptions(fields, source="web"))[0][0].source == "web"
+    assert pairs_in(jsonl, path, FieldOptions(**fields)) == ([expected], {})
+    assert pairs_in(jsonl, path, FieldOptions(**fields, source="web"))[0][0].source == "web"
 
 
 def test_each_of_several_positives_makes_a_pair_that_knows_the_others(tmp_path: Path) -> None:
@@ -67,7 +73,7 @@ def test_each_of_several_positives_makes_a_pair_that_knows_the_others(tmp_path: 
     ]
     assert all(p.negatives == ("bad",) for p in pairs)
     assert dropped == {"positive listed twice, or under two ids": 1, "negative listed twice, or also a positive": 1}
-    few, dropped = pairs_in(jsonl, path, FieldOptions(limits=Limits(positives=2, negatives=0)))
+    few, dropped = pairs_in(jsonl, path, FieldOptions(max_positives=2, max_negatives=0))
     assert [(p.positive, p.other_positives, p.negatives) for p in few] == [
         ("one", ("2", "x"), ()),
         ("two", ("one", "x"), ()),

@@ -6,7 +6,7 @@ import pytest
 from labelled_files import lines_written, pairs_in
 
 from data_tools.readers import jsonl, parquet
-from data_tools.readers.fields import FieldOptions, Fields
+from data_tools.readers.fields import FieldOptions
 from largede.errors import DataError
 
 ROWS = [
@@ -39,14 +39,14 @@ def test_parquet_and_json_lines_of_the_same_rows_read_alike(tmp_path: Path) -> N
 
 def test_columns_may_have_any_name_and_a_missing_one_is_named(tmp_path: Path) -> None:
     path = table_written(tmp_path / "nq.parquet", [{"anchor": "q", "answers": ["a", "b"], "neg": "c"}])
-    fields = Fields("anchor", "answers", negatives=("neg",))
-    pairs, _ = pairs_in(parquet, path, FieldOptions(fields))
+    options = FieldOptions(query_field="anchor", positive_field="answers", negatives_field="neg")
+    pairs, _ = pairs_in(parquet, path, options)
     assert [(p.query, p.positive, p.negatives, p.source) for p in pairs] == [
         ("q", "a", ("c",), "nq"),
         ("q", "b", ("c",), "nq"),
     ]
     with pytest.raises(DataError) as raised:
-        pairs_in(parquet, path, FieldOptions(Fields("anchor", "answer")))
+        pairs_in(parquet, path, FieldOptions(query_field="anchor", positive_field="answer"))
     assert raised.value.given == f"{path} has no column 'answer'"
     assert "anchor, answers, neg" in raised.value.expected
     assert raised.value.mend == "name it with --positive-field, perhaps answers"

@@ -5,14 +5,13 @@ import pytest
 from labelled_files import lines_written, pairs_in
 
 from data_tools.readers import sentence_transformers
-from data_tools.readers.labelled import Limits
-from data_tools.readers.sentence_transformers import SentenceTransformersOptions
+from data_tools.readers.labelled import LabelledOptions
 from largede.streams.pair import Pair
 
 
 def read(tmp_path: Path, *records: Any, **options: Any) -> Any:
     path = lines_written(tmp_path / "set.jsonl", records)
-    return pairs_in(sentence_transformers, path, SentenceTransformersOptions("s", **options))
+    return pairs_in(sentence_transformers, path, LabelledOptions("s", **options))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +64,6 @@ def test_other_forms_are_counted(tmp_path: Path, record: Any, reason: str) -> No
 
 
 def test_a_large_set_makes_no_more_pairs_than_allowed(tmp_path: Path) -> None:
-    pairs, dropped = read(tmp_path, {"set": [str(n) for n in range(10)]}, limits=Limits(positives=3))
+    pairs, dropped = read(tmp_path, {"set": [str(n) for n in range(10)]}, max_positives=3)
     assert [(pair.query, pair.positive) for pair in pairs] == [("0", "1"), ("1", "2"), ("2", "3")]
     assert dropped == {"text of a set beyond --max-positives": 6}

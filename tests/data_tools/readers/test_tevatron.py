@@ -3,8 +3,7 @@ from pathlib import Path
 from labelled_files import grouped_pairs, lines_written, pairs_in
 
 from data_tools.readers import tevatron, tevatron_ids
-from data_tools.readers.labelled import Limits
-from data_tools.readers.tevatron import TevatronOptions
+from data_tools.readers.labelled import LabelledOptions
 from largede.streams.pair import Pair
 
 NEGATIVES = [{"docid": str(n), "title": f"T{n}", "text": f"wrong {n}"} for n in range(3)]
@@ -27,8 +26,8 @@ def test_a_record_makes_one_pair_for_each_positive_with_all_its_negatives(tmp_pa
     }
     first = Pair("who?", "right", "T", positive_id="p1", other_positives=("p2",), **wrong)
     second = Pair("who?", "too", "", positive_id="p2", other_positives=("p1",), **wrong)
-    assert pairs_in(tevatron, path, TevatronOptions()) == ([first, second], {})
-    few, _ = pairs_in(tevatron, path, TevatronOptions("nq", Limits(negatives=1)))
+    assert pairs_in(tevatron, path, LabelledOptions()) == ([first, second], {})
+    few, _ = pairs_in(tevatron, path, LabelledOptions("nq", max_negatives=1))
     assert (few[0].negatives, few[0].source) == (("wrong 0",), "nq")
 
 
@@ -41,7 +40,7 @@ def test_bad_records_are_counted(tmp_path: Path) -> None:
         {"query_id": "1", "query_text": "q", "positive_document_ids": ["1"], "negative_document_ids": []},
         {**RECORD, "positive_passages": [{"docid": "1", "text": "right, but listed as wrong"}]},
     ]
-    pairs, dropped = pairs_in(tevatron, lines_written(tmp_path / "a.jsonl", records), TevatronOptions())
+    pairs, dropped = pairs_in(tevatron, lines_written(tmp_path / "a.jsonl", records), LabelledOptions())
     assert [pair.negative_ids for pair in pairs] == [("0", "2")]
     assert dropped == {
         "no query, or an empty one": 1,
@@ -64,7 +63,7 @@ def test_passages_named_by_id_are_those_of_the_corpus(tmp_path: Path) -> None:
     corpus = [{"docid": "p1", "text": "right"}, {"docid": "p2", "title": "T", "text": "too"}, *NEGATIVES]
     bad = [{"docid": "9", "text": None, "image": "x"}, {"query_id": "6"}, {**train, "query_id": None}]
     files = [lines_written(tmp_path / "train.jsonl", [train, *bad]), lines_written(tmp_path / "c.jsonl", corpus)]
-    pairs, dropped = grouped_pairs(tevatron_ids, files, TevatronOptions("wiki"), tmp_path)
+    pairs, dropped = grouped_pairs(tevatron_ids, files, LabelledOptions("wiki"), tmp_path)
     wrong = {"negatives": ("wrong 1", "wrong 0"), "negative_titles": ("T1", "T0"), "negative_ids": ("1", "0")}
     assert pairs == [
         Pair("who?", "too", "T", query_id="5", positive_id="p2", other_positives=("p1",), source="wiki", **wrong),
