@@ -1,14 +1,25 @@
 """The verbs of largede-data; a table, and nothing heavy imported before a verb runs."""
 
 import argparse
+import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from data_tools.format import Format, add_option_flags, options_from
+from data_tools.readers import FORMATS
 from largede.verbs import Verb, positive, run_verbs
 
 
 def _shard_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        type=Path,
+        metavar="PAIRS",
+        help="JSON lines, plain, .gz or .zst, or a folder that `largede-data pairs` wrote",
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
     parser.add_argument(
         "--shard-pairs", type=positive, default=65536, metavar="N", help="pairs in a shard (%(default)s)"
@@ -19,10 +30,11 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_shard(args: argparse.Namespace) -> None:
+    from data_tools.parts import pair_files
     from data_tools.shard import ShardSettings, shard
 
     settings = ShardSettings(args.shard_pairs, args.block_pairs, args.seed, args.skip_bad)
-    print(shard(args.inputs, args.out, settings))
+    print(shard(pair_files(args.inputs), args.out, settings))
 
 
 def _verify_flags(parser: argparse.ArgumentParser) -> None:
@@ -42,12 +54,59 @@ def _run_verify(args: argparse.Namespace) -> None:
 
 
 def _pairs_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", choices=["python-docs"], help="documentation strings of the installed packages")
-    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="folder to write; new or empty")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the held-out samples (%(default)s)")
+    formats = parser.add_subparsers(dest="format", required=True, metavar="FORMAT")
+    for format in FORMATS:
+        sub = _format_parser(formats, format.name, format.summary, format.example)
+        sub.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help=format.inputs)
+        _frame_flags(sub)
+        add_option_flags(sub, format.options)
+        sub.set_defaults(run_format=partial(_run_format, format))
+    summary = "Documentation strings of the installed Python packages, with held-out collections."
+    sub = _format_parser(formats, "python-docs", summary, "largede-data pairs python-docs --out corpus")
+    sub.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    sub.add_argument("--seed", type=int, default=0, help="seed of the held-out samples (%(default)s)")
+    sub.set_defaults(run_format=_run_python_docs)
+
+
+def _format_parser(formats: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = formats.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def _frame_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
+    parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
+    parser.add_argument(
+        "--part-pairs", type=positive, default=100_000, metavar="N", help="most pairs in a part (%(default)s)"
+    )
+    parser.add_argument(
+        "--max-bytes",
+        type=positive,
+        metavar="N",
+        help="most text that a compressed input may hold (1 GiB, or 200 times its size where that is more)",
+    )
 
 
 def _run_pairs(args: argparse.Namespace) -> None:
+    args.run_format(args)
+
+
+def _run_format(format: Format, args: argparse.Namespace) -> None:
+    from data_tools.make_pairs import PairsSettings, make_pairs
+
+    workers = args.workers or len(os.sched_getaffinity(0))
+    settings = PairsSettings(workers, args.part_pairs, args.max_bytes)
+    print(make_pairs(format, options_from(args, format.options), args.inputs, args.out, settings))
+
+
+def _run_python_docs(args: argparse.Namespace) -> None:
     from data_tools.python_docs import write_python_docs
 
     corpus = write_python_docs(args.out, args.seed)
@@ -72,8 +131,8 @@ def _run_vocabulary(args: argparse.Namespace) -> None:
 VERBS: tuple[Verb, ...] = (
     Verb(
         "pairs",
-        "Make pairs of questions and passages from a source.",
-        "largede-data pairs python-docs corpus",
+        "Turn a published data set or dump into pairs of questions and passages.",
+        "largede-data pairs stackexchange beer.stackexchange.com.7z --out beer",
         _pairs_flags,
         _run_pairs,
     ),

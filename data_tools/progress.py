@@ -1,8 +1,9 @@
 """A line now and then about how far a long pass is."""
 
 import sys
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -22,3 +23,42 @@ def with_progress(items: Iterable[T], label: str, noun: str = "pairs") -> Iterat
         if now - last >= _SECONDS_BETWEEN_LINES:
             print(f"{label}: {count:,} {noun}, {count / (now - started):,.0f} a second", file=sys.stderr)
             last = now
+
+
+class ByteProgress:
+    """While the `with` block runs, says every few seconds how far a counter is on its way to `total` bytes."""
+
+    def __init__(self, label: str, total: int, count: Callable[[], int]) -> None:
+        self._label = label
+        self._total = total
+        self._count = count
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._report, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _report(self) -> None:
+        started = time.monotonic()
+        while not self._ended.wait(_SECONDS_BETWEEN_LINES):
+            line = progress_line(self._count(), self._total, time.monotonic() - started)
+            print(f"{self._label}: {line}", file=sys.stderr)
+
+
+def progress_line(count: int, total: int, seconds: float) -> str:
+    rate = count / seconds
+    left = f", {duration((total - count) / rate)} left" if rate > 0 else ""
+    return f"{count / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:,.1f} MB/s{left}"
+
+
+def duration(seconds: float) -> str:
+    """In the two largest units that matter: 3 h 5 min, 5 min 20 s, 20 s."""
+    minutes, whole_seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {whole_seconds} s" if minutes else f"{whole_seconds} s"

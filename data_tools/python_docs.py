@@ -1,6 +1,6 @@
 """The embedded default corpus: pairs mined from the Python packages installed beside us, split by package.
 
-`largede-data pairs python-docs OUT` writes
+`largede-data pairs python-docs --out OUT` writes
 
     train.jsonl      query, positive, query_id, positive_id, group: every package that is not held out
     heldout/         BEIR format, qrels/test.tsv: 3,000 pairs of the held-out packages

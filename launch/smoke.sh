@@ -20,7 +20,7 @@ fi
 install_largede
 
 if [[ ! -d $out/pairs ]]; then
-    largede-data pairs python-docs "$out/pairs"
+    largede-data pairs python-docs --out "$out/pairs"
 fi
 if [[ ! -d $out/vocabulary ]]; then
     largede-data vocabulary "$out/pairs/train.jsonl" --out "$out/vocabulary" --size 8000

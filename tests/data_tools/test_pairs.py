@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from data_tools.pairs import MAX_LINE_BYTES, PairReader
+from data_tools.pairs import PairReader
+from data_tools.sources import MAX_LINE_BYTES
 from largede.errors import DataError
 
 LINES = [json.dumps({"query": f"q{i}", "positive": f"Straße {i}"}, ensure_ascii=False) for i in range(2000)]

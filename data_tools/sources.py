@@ -1,0 +1,213 @@
+"""Bytes out of files as they are published: plain, .gz, .bz2, .xz, .zst and .7z, always as a stream.
+
+Nothing is ever extracted onto the disk and no name found in an archive is used as a path. Memory is bounded whatever a
+file holds: small reads bound what one decompression can grow to, windows are limited, lines too. What a file may hold
+in all is limited by `reading` or, without it, by its size.
+"""
+
+import bz2
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from largede.errors import DataError
+
+# Longer than any text worth embedding; without a limit one line of a hostile archive could fill the memory.
+MAX_LINE_BYTES = 1 << 24
+DEFAULT_WINDOW_BYTES = 1 << 27
+"""Of a zstandard frame. More than zstd's own default would refuse files made with --long, less those of --ultra."""
+LONG_WINDOW_BYTES = 1 << 31
+"""What `zstd --long=31` needs, and with it the dumps of Reddit: 2 GiB for each file that is open."""
+
+MOST_GROWTH = 200
+"""Text in dumps becomes 4 to 20 times smaller. A file that grows further is taken for hostile unless --max-bytes says
+otherwise."""
+_LEAST_LIMIT_BYTES = 1 << 30
+
+_READ_BYTES = 1 << 20
+# The most hostile frame grows 32,000 times: this much input becomes 128 MiB.
+_COMPRESSED_READ_BYTES = 1 << 12
+_XZ_MEMORY_BYTES = 1 << 28
+
+COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".7z"})
+
+
+class Damaged(Exception):
+    """A compressed file is truncated, damaged, or no such file at all."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """`meter` is told how many bytes were read from disk; `max_bytes` bounds the text of one compressed file."""
+
+    meter: Callable[[int], None] = lambda count: None
+    max_bytes: int | None = None
+
+
+_READING: ContextVar[Reading | None] = ContextVar("_READING", default=None)
+
+
+@contextmanager
+def reading(rules: Reading) -> Iterator[None]:
+    """Files opened in this block follow `rules`."""
+    token = _READING.set(rules)
+    try:
+        yield
+    finally:
+        _READING.reset(token)
+
+
+def _rules() -> Reading:
+    return _READING.get() or Reading()
+
+
+@contextmanager
+def opened(path: Path, member: str | None = None, most_window_bytes: int = DEFAULT_WINDOW_BYTES) -> Iterator[IO[bytes]]:
+    """The bytes of a file, decompressed by suffix. `member` is the name of the file wanted from a .7z, without folders.
+
+    Raises DataError that names the file and, where one is damaged, the place: also while the stream is read.
+    """
+    with _file_at(path) as file:
+        chunks = _chunks(path, file, member, most_window_bytes)
+        # A plain file keeps its own buffer; there is nothing to watch over.
+        stream: IO[bytes] = file if chunks is None else io.BufferedReader(_ChunkStream(path, chunks), _READ_BYTES)
+        try:
+            with closing(stream):
+                yield stream
+        except Damaged as damage:
+            place = f" at byte {file.tell():,}" if path.suffix != ".7z" else ""
+            raise unreadable(path, f"cannot be decompressed{place}: {damage}") from None
+
+
+def lines_of(path: Path, most_window_bytes: int = DEFAULT_WINDOW_BYTES) -> Iterator[bytes]:
+    """The lines of a file. Raises DataError, naming the line, for a missing, truncated or damaged one."""
+    number = 0
+    with opened(path, most_window_bytes=most_window_bytes) as stream:
+        try:
+            while line := stream.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                if len(line) > MAX_LINE_BYTES:
+                    raise unreadable(path, f"line {number} is longer than {MAX_LINE_BYTES} bytes", "split or remove it")
+                yield line
+        except Damaged as damage:
+            raise unreadable(path, f"line {number + 1} cannot be decompressed: {damage}") from None
+
+
+def unreadable(path: Path, what: str, mend: str = "fetch the file again") -> DataError:
+    kinds = ", ".join(sorted(COMPRESSED))
+    return DataError(f"{path} {what}", expected=f"a whole file, plain or {kinds}", mend=mend)
+
+
+def _file_at(path: Path) -> io.BufferedReader:
+    try:
+        return io.BufferedReader(_MeteredFile(path, _rules().meter), _READ_BYTES)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist", expected="a readable file", mend="correct the path") from None
+    except IsADirectoryError:
+        raise DataError(f"{path} is a folder", expected="a file", mend="name the files in it") from None
+
+
+class _MeteredFile(io.FileIO):
+    """Tells the meter what is read."""
+
+    def __init__(self, path: Path, meter: Callable[[int], None]) -> None:
+        super().__init__(path)
+        self._meter = meter
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)
+        self._meter(count or 0)
+        return count
+
+
+class _ChunkStream(io.RawIOBase):
+    """The chunks of a generator as a stream, as many bytes as the file may hold."""
+
+    def __init__(self, path: Path, chunks: Generator[bytes, None, None]) -> None:
+        self._path = path
+        self._chunks = chunks
+        self._ready = memoryview(b"")
+        self._limit = _rules().max_bytes or max(_LEAST_LIMIT_BYTES, MOST_GROWTH * path.stat().st_size)
+        self._left = self._limit
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._chunks.close()
+        super().close()
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._ready = memoryview(chunk)
+            self._left -= len(chunk)
+            if self._left < 0:
+                raise self._too_large()
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+    def _too_large(self) -> DataError:
+        return DataError(
+            f"{self._path} holds more than {self._limit:,} bytes when decompressed",
+            expected=f"a compressed file that grows at most {MOST_GROWTH} times, or what --max-bytes allows",
+            mend="look at what it holds; if it is to be trusted, allow more with --max-bytes",
+        )
+
+
+def _chunks(path: Path, file: IO[bytes], member: str | None, window: int) -> Generator[bytes, None, None] | None:
+    """What the file holds, decompressed piece by piece; None when it is not compressed."""
+    if path.suffix == ".7z":
+        from data_tools.seven_zip import member_chunks
+
+        return member_chunks(file, member)
+    if path.suffix == ".gz":
+        return _frames(file, lambda: zlib.decompressobj(wbits=31), padded=True)
+    if path.suffix == ".bz2":
+        return _frames(file, bz2.BZ2Decompressor)
+    if path.suffix == ".xz":
+        return _frames(file, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES), padded=True)
+    if path.suffix == ".zst":
+        import zstandard
+
+        # zstandard's own reader ends quietly in the middle of a truncated frame; its objects do not.
+        return _frames(file, zstandard.ZstdDecompressor(max_window_size=window).decompressobj)
+    return None
+
+
+def _frames(file: IO[bytes], new_frame: Callable[[], Any], padded: bool = False) -> Generator[bytes, None, None]:
+    """Frame after frame until the end of the file, which may not lie within one. `padded`: zeros may follow a frame."""
+    frame = None
+    while data := file.read(_COMPRESSED_READ_BYTES):
+        while data:
+            if frame is None:
+                data = data.lstrip(b"\0") if padded else data
+                if not data:
+                    break
+                frame = new_frame()
+            yield _decompress(frame, data)
+            data = b""
+            if frame.eof:
+                data, frame = frame.unused_data, None
+    if frame is not None:
+        raise Damaged("the file ends too early")
+
+
+def _decompress(frame: Any, data: bytes) -> bytes:
+    import zstandard
+
+    try:
+        decompressed: bytes = frame.decompress(data)
+    except (zlib.error, lzma.LZMAError, OSError, ValueError, zstandard.ZstdError) as error:
+        raise Damaged(str(error)) from None
+    return decompressed
