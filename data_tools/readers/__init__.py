@@ -1,5 +1,28 @@
 """The formats of `largede-data pairs`, one file each."""
 
 from data_tools.format import Format
+from data_tools.readers import (
+    beir,
+    dpr,
+    jsonl,
+    msmarco,
+    parquet,
+    rocketqa,
+    sentence_transformers,
+    squad,
+    tevatron,
+    tevatron_ids,
+)
 
-FORMATS: tuple[Format, ...] = ()
+FORMATS: tuple[Format, ...] = (
+    msmarco.FORMAT,
+    tevatron.FORMAT,
+    tevatron_ids.FORMAT,
+    sentence_transformers.FORMAT,
+    rocketqa.FORMAT,
+    dpr.FORMAT,
+    squad.FORMAT,
+    beir.FORMAT,
+    jsonl.FORMAT,
+    parquet.FORMAT,
+)

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
-from data_tools.format import Record, option
-from data_tools.readers.judged import Judgement, Role, judgement_record, passage_record, query_record
+from data_tools.format import Format, Record, option
+from data_tools.readers.judged import (
+    Judgement,
+    Role,
+    join_passage,
+    join_query,
+    judgement_record,
+    passage_record,
+    query_record,
+)
 from data_tools.readers.labelled import (
     LabelledOptions,
     Unusable,
@@ -92,3 +100,15 @@ def _passage(value: Any, collection: str) -> Record:
     title = checked_text(record.get("title"), "title")
     id_ = required_id(record.get("_id"), "passage")
     return passage_record(collection, made_passage(id_, title, record.get("text"), "passage"))
+
+
+FORMAT = Format(
+    "beir",
+    "Folders in BEIR format: the judgements of one split.",
+    "largede-data pairs beir nfcorpus fiqa --split train --out beir",
+    BeirOptions,
+    read,
+    groupings=(join_passage, join_query),
+    files=files_of,
+    inputs="a folder with corpus.jsonl, queries.jsonl and qrels/",
+)

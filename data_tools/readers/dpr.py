@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
-from data_tools.format import option
+from data_tools.format import Format, option
 from data_tools.readers.json_array import array_items
 from data_tools.readers.labelled import (
     LabelledOptions,
     Query,
     Unusable,
     an_object,
-    byte_stream,
     checked_id,
     checked_list,
     json_lines,
@@ -26,6 +25,7 @@ from data_tools.readers.labelled import (
     required_text,
     source_of,
 )
+from data_tools.sources import opened
 from largede.streams.pair import Pair
 
 _ID_FIELDS = ("passage_id", "psg_id")
@@ -46,13 +46,13 @@ def read(path: Path, options: DprOptions, dropped: Dropped) -> Iterator[Pair]:
 
 
 def _records(path: Path, dropped: Dropped) -> Iterator[tuple[str, Any]]:
-    with byte_stream(path) as stream:
+    with opened(path) as stream:
         # Enough to see whether the document is an array; its lines may be of any length.
         start = stream.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n")
     if not start.startswith(b"["):
         yield from json_lines(path, dropped)
         return
-    with byte_stream(path) as stream:
+    with opened(path) as stream:
         for number, value in enumerate(array_items(stream, path), start=1):
             yield f"{path} item {number}", value
 
@@ -71,3 +71,13 @@ def _pairs(value: Any, source: str, options: DprOptions, where: str, dropped: Dr
     )
     wrong = [passage for listed in negatives for passage in listed]
     yield from pairs_of_query(query, positives, wrong, options, where, dropped)
+
+
+FORMAT = Format(
+    "dpr",
+    "DPR's training files (Natural Questions, TriviaQA): passages with hard negatives.",
+    "largede-data pairs dpr biencoder-nq-train.json.gz --source nq --out nq",
+    DprOptions,
+    read,
+    inputs="one JSON array or JSON lines, plain or compressed",
+)

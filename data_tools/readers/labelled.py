@@ -3,18 +3,15 @@
 A record that cannot be used is counted under its reason and passed over; a file that cannot be read stops the run.
 """
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from data_tools.dropped import Dropped
 from data_tools.format import option
-from data_tools.pairs import _opened, lines_of
+from data_tools.sources import lines_of
 from largede.errors import DataError
 from largede.streams.pair import Pair
 from largede.text import passage_text
@@ -67,18 +64,6 @@ class LabelledOptions:
 def source_of(path: Path) -> str:
     """The name of a data set when none is given: the file or folder without its suffixes."""
     return path.resolve().name.split(".")[0] or path.name
-
-
-@contextmanager
-def byte_stream(path: Path) -> Iterator[IO[bytes]]:
-    """The decompressed bytes of a file. Raises DataError for a missing, truncated or damaged one."""
-    try:
-        with _opened(path) as stream:
-            yield stream
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist", expected="a file", mend="correct the path") from None
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} {error}", expected="a whole file", mend="fetch the file again") from None
 
 
 def json_lines(path: Path, dropped: Dropped) -> Iterator[tuple[str, Any]]:

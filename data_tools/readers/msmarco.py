@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
-from data_tools.format import Record, option, plain_files
+from data_tools.format import Format, Record, option, plain_files
 from data_tools.readers.draw import draw
 from data_tools.readers.judged import (
     Judgement,
     Role,
+    join_passage,
+    join_query,
     judgement_record,
     passage_record,
     query_record,
@@ -207,3 +209,15 @@ _READERS = {
     "qrels": _judgements,
     "qidpidtriples": _triples,
 }
+
+
+FORMAT = Format(
+    "msmarco",
+    "MS MARCO passages: collection, queries, qrels and hard negatives.",
+    "largede-data pairs msmarco collection.tsv queries.train.tsv qrels.train.tsv msmarco-hard-negatives.jsonl.gz --out marco",
+    MsMarcoOptions,
+    read,
+    groupings=(join_passage, join_query),
+    files=files_of,
+    inputs="a file under the name it was published under",
+)

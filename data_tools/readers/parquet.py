@@ -8,10 +8,8 @@ import difflib
 from collections.abc import Iterator
 from pathlib import Path
 
-import pyarrow as arrow
-import pyarrow.parquet
-
 from data_tools.dropped import Dropped
+from data_tools.format import Format
 from data_tools.readers.fields import FieldOptions, pairs_of_record
 from data_tools.readers.labelled import Unusable, source_of
 from largede.errors import DataError
@@ -21,6 +19,10 @@ BATCH_ROWS = 1024
 
 
 def read(path: Path, options: FieldOptions, dropped: Dropped) -> Iterator[Pair]:
+    # Slow to import, and needed for this format alone.
+    import pyarrow as arrow
+    import pyarrow.parquet
+
     source = source_of(path)
     try:
         with arrow.parquet.ParquetFile(path, pre_buffer=False, memory_map=False) as file:
@@ -52,3 +54,13 @@ def _wanted(path: Path, there: list[str], options: FieldOptions) -> list[str]:
                 mend=f"name it with {flag}" + (f", perhaps {near[0]}" if near else ""),
             )
     return [name for name in dict.fromkeys(options.names) if name in there]
+
+
+FORMAT = Format(
+    "parquet",
+    "Parquet files with columns of any names.",
+    "largede-data pairs parquet train-*.parquet --query-field anchor --out gooaq",
+    FieldOptions,
+    read,
+    inputs="a Parquet file",
+)

@@ -13,8 +13,7 @@ from pathlib import Path
 import msgpack
 
 from data_tools.dropped import Dropped
-from data_tools.format import Record
-from data_tools.pairs import lines_of
+from data_tools.format import Format, Record
 from data_tools.readers.judged import Role
 from data_tools.readers.labelled import (
     LabelledOptions,
@@ -27,6 +26,7 @@ from data_tools.readers.labelled import (
     source_of,
 )
 from data_tools.readers.tables import rows
+from data_tools.sources import lines_of
 from largede.errors import DataError
 from largede.streams.pair import Pair
 
@@ -90,3 +90,14 @@ def _of_cross(fields: Sequence[str], label: str) -> list[tuple[Role, Passage]]:
 
 def _passage(title: str, text: str, name: str) -> Passage:
     return made_passage("", "" if title.strip() == "-" else title.strip(), text, name)
+
+
+FORMAT = Format(
+    "rocketqa",
+    "RocketQA's denoised hard negatives and RocketQAv2's lists, with the texts inside.",
+    "largede-data pairs rocketqa marco_de1_denoise.tsv --source marco --out marco",
+    LabelledOptions,
+    read,
+    groupings=(pairs_of,),
+    inputs="lines between tabs, plain or compressed",
+)

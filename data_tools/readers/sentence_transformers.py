@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import Format
 from data_tools.readers.labelled import (
     LabelledOptions,
     Passage,
@@ -79,3 +80,13 @@ def _of_set(values: Any, source: str, options: LabelledOptions, where: str, drop
 def _texts(value: Any) -> Any:
     """The list under `pos` or `neg`; a single text stands for a list of one."""
     return [value] if isinstance(value, str) else checked_list(value, "positives or negatives")
+
+
+FORMAT = Format(
+    "sentence-transformers",
+    "Pairs, triplets, queries with positives and negatives, and sets, as sentence-transformers publishes them.",
+    "largede-data pairs sentence-transformers gooaq_pairs.jsonl.gz --out gooaq",
+    LabelledOptions,
+    read,
+    inputs="JSON lines, plain or compressed",
+)

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
-from data_tools.format import option
+from data_tools.format import Format, option
 from data_tools.readers.json_array import array_items
 from data_tools.readers.labelled import (
     Unusable,
     an_object,
-    byte_stream,
     checked_id,
     checked_list,
     checked_text,
     required_text,
     source_of,
 )
+from data_tools.sources import opened
 from largede.streams.pair import Pair
 
 
@@ -32,7 +32,7 @@ class SquadOptions:
 
 def read(path: Path, options: SquadOptions, dropped: Dropped) -> Iterator[Pair]:
     source = options.source or source_of(path)
-    with byte_stream(path) as stream:
+    with opened(path) as stream:
         for number, article in enumerate(array_items(stream, path, "data"), start=1):
             where = f"{path} article {number}"
             try:
@@ -69,3 +69,13 @@ def _asked(question: Any) -> tuple[str, str]:
     if record.get("is_impossible"):
         raise Unusable("question that its paragraph does not answer")
     return required_text(record.get("question"), "query"), checked_id(record.get("id"), "query id")
+
+
+FORMAT = Format(
+    "squad",
+    "SQuAD 1.1 and 2.0: questions and their paragraphs.",
+    "largede-data pairs squad train-v2.0.json --source squad --out squad",
+    SquadOptions,
+    read,
+    inputs="a JSON file, plain or compressed",
+)

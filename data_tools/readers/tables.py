@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from data_tools.dropped import Dropped
-from data_tools.pairs import lines_of
+from data_tools.sources import lines_of
 
 _HEADERS = ("query-id", "query_id", "qid")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
+from data_tools.format import Format
 from data_tools.readers.labelled import (
     LabelledOptions,
     Query,
@@ -47,3 +48,13 @@ def _pairs(
         for name in ("positive", "negative")
     )
     yield from pairs_of_query(query, positives, negatives, options, where, dropped)
+
+
+FORMAT = Format(
+    "tevatron",
+    "Tevatron's training files with the passages inside.",
+    "largede-data pairs tevatron nq-train.jsonl.gz --out nq",
+    LabelledOptions,
+    read,
+    inputs="JSON lines, plain or compressed",
+)

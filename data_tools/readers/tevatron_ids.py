@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.dropped import Dropped
-from data_tools.format import Record
+from data_tools.format import Format, Record
 from data_tools.readers.judged import (
     Judgement,
     Role,
+    join_passage,
+    join_query,
     judgement_record,
     passage_record,
     query_record,
@@ -64,3 +66,14 @@ def _query(record: Mapping[str, Any]) -> Iterator[Record]:
     yield query_record(_COLLECTION, id_, text)
     for judgement in wanted:
         yield judgement_record(_COLLECTION, judgement)
+
+
+FORMAT = Format(
+    "tevatron-ids",
+    "Tevatron's newer training files, which name passages by id, with their corpus.",
+    "largede-data pairs tevatron-ids train.jsonl corpus.jsonl --source bge --out bge",
+    LabelledOptions,
+    read,
+    groupings=(join_passage, join_query),
+    inputs="JSON lines of training data or of the corpus, plain or compressed",
+)
