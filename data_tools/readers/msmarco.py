@@ -214,7 +214,7 @@ _READERS = {
 FORMAT = Format(
     "msmarco",
     "MS MARCO passages: collection, queries, qrels and hard negatives.",
-    "largede-data pairs msmarco collection.tsv queries.train.tsv qrels.train.tsv msmarco-hard-negatives.jsonl.gz --out marco",
+    "largede-data pairs msmarco collection.tsv queries.train.tsv qrels.train.tsv --out marco",
     MsMarcoOptions,
     read,
     groupings=(join_passage, join_query),
