@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from data_tools.dropped import Dropped
@@ -65,16 +65,13 @@ def pairs_of_record(
         checked_id(record.get(options.query_id_field), "query id"),
         checked_id(record.get(options.group_field), "group"),
         checked_text(record.get(options.source_field), "source") or options.source or source,
+        _score(record.get(options.score_field)),
+        _other_positives(record.get(options.other_positives_field), where, dropped),
     )
-    score = _score(record.get(options.score_field))
-    known = _other_positives(record.get(options.other_positives_field), where, dropped)
     positives = _positives(record, options, where, dropped)
     wrong = [value for name in options.negatives for value in _listed(record.get(name), "negatives")]
     negatives = passages_of(wrong, "negative", where, dropped)
-    for pair in pairs_of_query(query, positives, negatives, options, where, dropped):
-        if known or score is not None:
-            pair = replace(pair, other_positives=pair.other_positives + known, score=score)
-        yield pair
+    yield from pairs_of_query(query, positives, negatives, options, where, dropped)
 
 
 def _positives(record: Mapping[str, Any], options: FieldOptions, where: str, dropped: Dropped) -> Sequence[Passage]:

@@ -36,12 +36,17 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What the pairs of one query have in common; the text is never empty, the rest may be ""."""
+    """What the pairs of one query have in common; the text is never empty, the other texts may be "".
+
+    `other_positives` are names of right answers beside those that become pairs.
+    """
 
     text: str
     id: str = ""
     group: str = ""
     source: str = ""
+    score: float | None = None
+    other_positives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,8 @@ def pairs_of_query(
     wrong = wrong[: options.max_negatives]
     names = [passage.id or passage.contents for passage in right]
     for number, positive in enumerate(right):
-        yield _pair(query, positive, wrong, (*names[:number], *names[number + 1 :]))
+        others = (*names[:number], *names[number + 1 :], *query.other_positives)
+        yield _pair(query, positive, wrong, others)
 
 
 def _unseen(
@@ -225,4 +231,5 @@ def _pair(query: Query, positive: Passage, negatives: Sequence[Passage], other_p
         group=query.group,
         other_positives=other_positives,
         source=query.source,
+        score=query.score,
     )
