@@ -108,6 +108,8 @@ class _Window:
             except json.JSONDecodeError as error:
                 if not self._may_be_cut(error):
                     raise self.bad(error.msg, error.pos) from None
+            except ValueError as error:
+                raise self.bad(str(error)) from None
             else:
                 # A number cut in "1.5e+" is read as 1.5.
                 if end + 2 < len(self._text) or self._whole:

@@ -15,7 +15,7 @@ from data_tools.readers.labelled import Unusable, source_of
 from largede.errors import DataError
 from largede.streams.pair import Pair
 
-BATCH_ROWS = 1024
+BATCH_ROWS = 256
 
 
 def read(path: Path, options: FieldOptions, dropped: Dropped) -> Iterator[Pair]:

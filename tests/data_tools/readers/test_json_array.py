@@ -70,6 +70,7 @@ def test_a_document_cut_anywhere_is_refused(window: int, monkeypatch: pytest.Mon
         (b"", None, "the file ends early"),
         (b'["\xff"]', None, "not UTF-8"),
         (b"[" * 100_000, None, "brackets are nested too deeply"),
+        (b"[" + b"9" * 5000 + b"]", None, "Exceeds the limit"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(document: bytes, key: str | None, complaint: str) -> None:
