@@ -64,7 +64,7 @@ def add_option_flags(parser: argparse.ArgumentParser, options: type) -> None:
     for field in dataclasses.fields(options):
         flag, kind = f"--{field.name.replace('_', '-')}", kinds[field.name]
         sentence = field.metadata["help"]
-        if field.default not in (None, "", False, True):
+        if field.default not in (None, "") and kind is not bool:
             sentence += " (%(default)s)"
         if kind is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default, help=sentence)

@@ -4,18 +4,21 @@ py7zr pushes what it decompresses into a writer. Here it runs in a thread and it
 the reader is slow the thread waits, so nothing piles up in memory and nothing goes to the disk.
 """
 
+import io
 import queue
 import threading
 from collections.abc import Generator, Iterator
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 import py7zr
 from py7zr.io import Py7zIO, WriterFactory
 
 from data_tools.sources import Damaged
 
-_CHUNKS_WAITING = 4
+_CHUNKS_WAITING = 2
+# Out of one read comes one chunk, which in a hostile archive grows to py7zr's own limit of 128 MB.
+_READ_BYTES = 1 << 16
 _PATIENCE_S = 0.1
 
 
@@ -65,8 +68,10 @@ class _Handover:
 
 def _unpack(file: IO[bytes], member: str | None, handover: _Handover) -> None:
     try:
+        source: Any = _ShortReads(file)
         # Given an open file py7zr unpacks in this thread alone, in order.
-        with py7zr.SevenZipFile(file, "r") as archive:
+        with py7zr.SevenZipFile(source, "r") as archive:
+            source.most_bytes = _READ_BYTES
             archive.extract(targets=[_only(archive, member)], factory=_Writers(handover))
         handover.put(None)
     except _Abandoned:
@@ -86,6 +91,30 @@ def _only(archive: py7zr.SevenZipFile, member: str | None) -> str:
         wanted = f"files called {member}" if member else "files"
         raise ValueError(f"it holds {len(found)} {wanted} instead of one")
     return str(found[0])
+
+
+class _ShortReads(io.RawIOBase):
+    """The archive's file; once `most_bytes` is set a read answers with no more. py7zr asks for many megabytes."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self.most_bytes: int | None = None
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._file.read(size if self.most_bytes is None else min(size, self.most_bytes))
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
 
 
 class _Writers(WriterFactory):

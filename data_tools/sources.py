@@ -125,6 +125,11 @@ class _MeteredFile(io.FileIO):
         self._meter(count or 0)
         return count
 
+    def readall(self) -> bytes:
+        data = super().readall()
+        self._meter(len(data))
+        return data
+
 
 class _ChunkStream(io.RawIOBase):
     """The chunks of a generator as a stream, as many bytes as the file may hold."""

@@ -10,11 +10,13 @@ from data_tools.readers import (
     rocketqa,
     sentence_transformers,
     squad,
+    stackexchange,
     tevatron,
     tevatron_ids,
 )
 
 FORMATS: tuple[Format, ...] = (
+    stackexchange.FORMAT,
     msmarco.FORMAT,
     tevatron.FORMAT,
     tevatron_ids.FORMAT,
