@@ -39,6 +39,8 @@ def xml_rows(stream: IO[bytes], root: str, where: Path) -> Iterator[dict[str, st
             yield from handler.rows
             handler.rows.clear()
         parser.close()
+        if handler.is_waiting:
+            raise _NoSuchDocument("is empty")
     except (SAXParseException, DefusedXmlException, _NoSuchDocument) as error:
         raise _refusal(where, root, error) from None
 
@@ -52,6 +54,11 @@ class _Rows(ContentHandler):
         super().__init__()
         self._root: str | None = root
         self.rows: list[dict[str, str]] = []
+
+    @property
+    def is_waiting(self) -> bool:
+        """For the outermost element."""
+        return self._root is not None
 
     def startElement(self, name: str, attrs: AttributesImpl) -> None:
         if name == "row" and self._root is None:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from made_world import MadeWorld
 
+from data_tools.readers import FORMATS
+
 HEAVY = "torch transformers deepspeed faiss pyserini webdataset matplotlib accelerate"
 
 
@@ -129,3 +131,33 @@ def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     from largede.cli import VERBS
 
     assert all(verb.example.startswith(("largede", "deepspeed")) for verb in (*VERBS, *data_verbs))
+
+
+@pytest.mark.parametrize("format", [*(format.name for format in FORMATS), "python-docs"])
+def test_every_format_explains_itself(format: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from data_tools.cli import main
+
+    with pytest.raises(SystemExit) as left:
+        main(["pairs", format, "--help"])
+    said = capsys.readouterr().out
+    assert left.value.code == 0 and f"\n  largede-data pairs {format} " in said and "--out DIR" in said
+
+
+def test_a_dump_becomes_shards_in_two_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from data_tools.cli import main
+
+    rows = "".join(
+        f'<row Id="{i}" PostTypeId="1" Score="1" Title="question {i}" Body="b"/>'
+        f'<row Id="{i}0000" PostTypeId="2" ParentId="{i}" Score="{i % 3}" Body="&lt;p&gt;answer {i}&lt;/p&gt;"/>'
+        for i in range(1, 61)
+    )
+    (tmp_path / "tea.xml").write_text(f"<posts>{rows}</posts>")
+    pairs, shards = str(tmp_path / "pairs"), str(tmp_path / "shards")
+    words = ["--workers", "1", "--part-pairs", "7", "--min-answer-score", "1", "--query", "title-body"]
+    assert main(["pairs", "stackexchange", str(tmp_path / "tea.xml"), "--out", pairs, *words]) == 0
+    said = capsys.readouterr().out
+    assert "40 pairs in 6 parts" in said and "dropped 20: no answer reaches --min-answer-score, such as tea/" in said
+    assert main(["shard", pairs, "--out", shards]) == 0
+    assert "40 pairs in 1 shards" in capsys.readouterr().out
+    assert main(["shard", str(tmp_path), "--out", str(tmp_path / "no")]) == 2
+    assert "is a folder without pairs.json" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from data_tools.readers import (
     jsonl,
     msmarco,
     parquet,
+    reddit,
     rocketqa,
     sentence_transformers,
     squad,
@@ -17,6 +18,7 @@ from data_tools.readers import (
 
 FORMATS: tuple[Format, ...] = (
     stackexchange.FORMAT,
+    reddit.FORMAT,
     msmarco.FORMAT,
     tevatron.FORMAT,
     tevatron_ids.FORMAT,

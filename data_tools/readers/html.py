@@ -8,6 +8,8 @@ from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
 
+from data_tools.readers.lines import collapsed_lines
+
 _LEFT_OUT = frozenset(
     {"script", "style", "template", "noscript", "iframe", "object", "svg", "-comment", "head", "title"}
 )
@@ -18,7 +20,7 @@ _BLOCKS = (
 )
 _BREAKS = dict.fromkeys(_BLOCKS, "\n") | dict.fromkeys(("td", "th"), " ")
 
-MOST_HTML_CHARACTERS = 200_000
+MOST_HTML_CHARACTERS = 100_000
 """Posts are at most 30,000 characters of Markdown. The parser's time grows with the square of the depth of nesting, so
 what is longer than this is not for it."""
 
@@ -30,11 +32,11 @@ def html_to_text(html: str) -> str:
     that `html` has no more than MOST_HTML_CHARACTERS.
     """
     if "<" not in html and "&" not in html:
-        return _collapsed(html)
+        return collapsed_lines(html)
     body = LexborHTMLParser(html).body
     if body is None:
         return ""
-    return _collapsed("".join(_pieces(body)))
+    return collapsed_lines("".join(_pieces(body)))
 
 
 def _pieces(body: Any) -> Iterator[str]:
@@ -60,8 +62,3 @@ def _pieces(body: Any) -> Iterator[str]:
         if tag == "-text":
             yield node.text_content if in_code else node.text_content.replace("\n", " ")
         node = node.next
-
-
-def _collapsed(text: str) -> str:
-    lines = (" ".join(line.split()) for line in text.split("\n"))
-    return "\n".join(line for line in lines if line)

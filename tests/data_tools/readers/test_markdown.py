@@ -1,0 +1,56 @@
+import time
+
+import pytest
+
+from data_tools.readers.markdown import markdown_to_text
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("**bold**, *slanted*, ***both***, ~~gone~~", "bold, slanted, both, gone"),
+        ("see [the **manual**](http://x.org/a_(b)) now", "see the manual now"),
+        ("&gt; what was asked\n\nthe answer", "the answer"),
+        ("&gt;!spoiler!&lt; and 3 &gt; 2", "spoiler and 3 > 2"),
+        ("# Head\n\n* one\n- two\n1. three\n\n---\nend", "Head\none\ntwo\n1. three\nend"),
+        ("use `a*b*c` or\n\n    x = *p * *q\n\n```\ny **= 2\n```", "use a*b*c or\nx = *p * *q\ny **= 2"),
+        ("|a|b|\n|:-|-:|\n|1|2|", "a b\n1 2"),
+        (r"\*not slanted\* and snake_case_name and _slanted_", "*not slanted* and snake_case_name and slanted"),
+        ("10^2 and ^(small print)", "10 2 and small print"),
+        ("2 * 3 * 4 = 24", "2 * 3 * 4 = 24"),
+        ("#hashtag and **never closed", "#hashtag and **never closed"),
+        ("zero&#x200B;width &amp; caf\u00e9", "zerowidth & café"),
+        ("https://en.wikipedia.org/wiki/A_b_c", "https://en.wikipedia.org/wiki/A_b_c"),
+        ("", ""),
+    ],
+)
+def test_markdown_becomes_the_text_one_reads(source: str, text: str) -> None:
+    assert markdown_to_text(source) == text
+
+
+SEEDS = ("[", "*", "**a", "[a](b", "_a", "`", "^(", ">!", "![x](", "\\", "<http://", "- ", "|:", "= ", '[a](b "', " ")
+    "[",
+    "*",
+    "**a",
+    "[a](b",
+    "_a",
+    "`",
+    "^(",
+    ">!",
+    "![x](",
+    "\\",
+    "<http://",
+    "- ",
+    "|:",
+    "= ",
+    '[a](b "',
+    " ",
+    "~~",
+]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_input_takes_more_than_linear_time(seed: str) -> None:
+    started = time.process_time()
+    markdown_to_text(seed * (150_000 // len(seed)) + "x")
+    assert time.process_time() - started < 3
