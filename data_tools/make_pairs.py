@@ -87,6 +87,7 @@ def make_pairs(format: Format, options: Any, inputs: Sequence[Path], out: Path, 
     disk is full or a process dies; then `out` is as it was, and what is finished stays in OUT.work.
     """
     started = time.monotonic()
+    out = out.absolute()
     tasks = _input_tasks(format.files(inputs, options))
     plan = _plan(format, options, tasks, settings)
     present = _present(out, plan)

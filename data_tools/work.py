@@ -61,8 +61,8 @@ def run_stage(
 ) -> list[Report]:
     """Do the tasks that are not done yet, in `workers` processes; the reports of all, in order.
 
-    The first error of a task stops the stage and is raised; folders of finished tasks stay. `work` and the tasks travel
-    between processes.
+    The first error of a task is raised when the tasks under way are done, and no other is begun; folders of finished
+    tasks stay. `work` and the tasks travel between processes.
     """
     folder.mkdir(parents=True, exist_ok=True)
     waiting = [task for task in tasks if not (folder / task.name / REPORT).exists()]

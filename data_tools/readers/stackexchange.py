@@ -90,9 +90,12 @@ def pairs_of_thread(
     """The pairs of one question. Further answers that readers found good become `other_positives`."""
     thread = key.decode()
     kinds: dict[int, Any] = {len(Question._fields): Question, len(Answer._fields): Answer}
-    found = [kinds[len(row)](*row) for row in map(json.loads, records)]
-    questions = [post for post in found if isinstance(post, Question)]
-    answers = [post for post in found if isinstance(post, Answer)]
+    found: dict[str, Question | Answer] = {}
+    for post in (kinds[len(row)](*row) for row in map(json.loads, records)):
+        if found.setdefault(post.id, post) is not post:
+            dropped.note("post given twice", f"{thread}, post {post.id}")
+    questions = [post for post in found.values() if isinstance(post, Question)]
+    answers = [post for post in found.values() if isinstance(post, Answer)]
     if not questions:
         dropped.update({"answer without its question": len(answers)})
         dropped.examples.setdefault("answer without its question", f"{thread}, answer {answers[0].id}")

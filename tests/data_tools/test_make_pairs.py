@@ -223,6 +223,24 @@ def test_a_process_that_dies_is_one_message(tmp_path: Path) -> None:
         make_pairs(DYING, OPTIONS, inputs, tmp_path / "out", PairsSettings(workers=2))
 
 
+def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("limited", "free")]
+    for folder in folders:
+        folder.mkdir()
+        chain_inputs(folder)
+    limited, free = folders
+    words = ["bash", "-c", f"ulimit -f 16; exec {sys.executable} {limited / 'script.py'} {limited} 1 0"]
+    assert command(free, 1, 0).wait() == 0
+    (limited / "script.py").write_text(SCRIPT)
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+    assert "MachineError: no room left to write" in done.stderr and not (limited / "out").exists()
+    assert command(limited, 1, 0).wait() == 0
+    assert parts(limited / "out") == parts(free / "out")
+
+
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parents[2])])
+}
 SCRIPT = """
 import sys
 from pathlib import Path
@@ -241,8 +259,7 @@ if __name__ == "__main__":
 def command(folder: Path, workers: int, pause_s: float) -> subprocess.Popen[bytes]:
     (folder / "script.py").write_text(SCRIPT)
     words = [sys.executable, str(folder / "script.py"), str(folder), str(workers), str(pause_s)]
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
-    return subprocess.Popen(words, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)})
+    return subprocess.Popen(words, env=ENVIRONMENT)
 
 
 def strike(folder: Path, inputs: list[Path], until: str, pause_s: float) -> None:
@@ -261,7 +278,7 @@ def test_runs_killed_at_any_moment_end_with_the_bytes_of_one_that_was_not(tmp_pa
     assert command(tmp_path, 1, 0.001).wait() == 0
     (tmp_path / "out").rename(tmp_path / "whole")
     kills = 0
-    for moment in (0.5, 0.8, 1.0, 1.1, 1.3, 1.5, 1.7, 60.0):
+    for moment in (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 60.0):
         running = command(tmp_path, workers, 0.001)
         try:
             running.wait(moment)

@@ -28,25 +28,7 @@ def test_markdown_becomes_the_text_one_reads(source: str, text: str) -> None:
     assert markdown_to_text(source) == text
 
 
-SEEDS = ("[", "*", "**a", "[a](b", "_a", "`", "^(", ">!", "![x](", "\\", "<http://", "- ", "|:", "= ", '[a](b "', " ")
-    "[",
-    "*",
-    "**a",
-    "[a](b",
-    "_a",
-    "`",
-    "^(",
-    ">!",
-    "![x](",
-    "\\",
-    "<http://",
-    "- ",
-    "|:",
-    "= ",
-    '[a](b "',
-    " ",
-    "~~",
-]
+SEEDS = ["[", "*", "**a", "[a](b", "_a", "`", "^(", ">!", "![x](", "\\", "<http://", "|:", "~~", "- ", '[a](b "', " "]
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -134,12 +134,14 @@ def test_bad_records_are_counted_and_pass(tmp_path: Path) -> None:
         answer(19, 18, 2, "<p><img src='x'></p>"),
         question(20, "endless answer"),
         answer(21, 20, 2, "x" * 100_001),
+        answer(7, 5, score=100),
     ]
     result, found = run(tmp_path, ROWS + bad)
     assert len(found) == 2
     assert dropped(result) == {
         "answer without its question": 2,
         "neither question nor answer": 2,
+        "post given twice": 1,
         "post of more than 100,000 characters": 1,
         "post without id, score, body, title or question": 4,
         "post without text": 1,
