@@ -1,8 +1,8 @@
 """Pairs a second of every reader of labelled data: python tests/data_tools/readers/rates.py FOLDER
 
 Writes made inputs into FOLDER (600 MB; passages of 56 words, as MS MARCO's), turns them into pairs with
-`largede-data pairs FORMAT ... --workers 1`, and prints what each pairs.json says, and pairs for each second of processor
-time, which neighbours on the machine disturb less. Counted is everything: reading, grouping, writing compressed parts.
+`largede-data pairs FORMAT ... --workers 1`, and prints what each pairs.json says, and pairs for each second of
+processor time, which neighbours on the machine disturb less. Counted is everything: reading, grouping, writing parts.
 """
 
 import json
@@ -163,10 +163,15 @@ def rate(maker: Callable[[Path], Iterator[Path]], folder: Path, runs: int = 3) -
         shutil.rmtree(place / "out")
     pairs, megabytes = (sorted(m[key] for m in found) for key in ("pairs_per_busy_s", "input_mb_per_busy_s"))
     shutil.rmtree(place)
-    return (
-        f"| {name} | {found[0]['pairs']:,} | {min(per_cpu_s):,} to {max(per_cpu_s):,} | {pairs[0]:,} to {pairs[-1]:,} | {megabytes[0]:.1f} to {megabytes[-1]:.1f} "
-        f"| {maker.__doc__} |"
-    )
+    columns = [
+        name,
+        f"{found[0]['pairs']:,}",
+        f"{min(per_cpu_s):,} to {max(per_cpu_s):,}",
+        f"{pairs[0]:,} to {pairs[-1]:,}",
+        f"{megabytes[0]:.1f} to {megabytes[-1]:.1f}",
+        str(maker.__doc__),
+    ]
+    return f"| {' | '.join(columns)} |"
 
 
 if __name__ == "__main__":
