@@ -34,6 +34,11 @@ class PairReader:
                     self.skipped += 1
 
 
+def line_of(pair: Pair) -> bytes:
+    """The pair as one JSON line without its end; `parse_pair` is the inverse."""
+    return json.dumps(pair.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+
+
 def parse_pair(line: bytes, where: str) -> Pair:
     """The pair on one line. Raises DataError that starts with `where`."""
     try:

@@ -8,7 +8,7 @@ from typing import Any
 import zstandard
 
 from data_tools.dropped import Dropped
-from data_tools.shard import line_of
+from data_tools.pairs import line_of
 from largede.errors import DataError
 from largede.files import read_json_object, writing
 from largede.streams.pair import Pair

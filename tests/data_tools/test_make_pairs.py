@@ -97,7 +97,7 @@ def test_the_number_of_processes_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format
 ) -> None:
     inputs = chain_inputs(tmp_path) if format is CHAIN else [plain_input(tmp_path / n, 50) for n in ("a", "b", "c")]
-    monkeypatch.setattr(groups, "BUCKET_BYTES", 8000)
+    monkeypatch.setattr(groups, "BUCKET_BYTES", 25_000)
     for workers in (1, 2):
         make_pairs(format, OPTIONS, inputs, tmp_path / f"out{workers}", PairsSettings(workers, part_pairs=7))
     assert parts(tmp_path / "out1") == parts(tmp_path / "out2")
@@ -249,7 +249,7 @@ from data_tools import groups
 from data_tools.make_pairs import PairsSettings, make_pairs
 
 if __name__ == "__main__":
-    groups.BUCKET_BYTES = 8000
+    groups.BUCKET_BYTES = 25_000
     folder, workers, pause_s = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     inputs = [folder / "questions", folder / "passages"]
     make_pairs(CHAIN, MadeOptions(pause_s=pause_s), inputs, folder / "out", PairsSettings(workers, part_pairs=20))
@@ -278,7 +278,7 @@ def test_runs_killed_at_any_moment_end_with_the_bytes_of_one_that_was_not(tmp_pa
     assert command(tmp_path, 1, 0.001).wait() == 0
     (tmp_path / "out").rename(tmp_path / "whole")
     kills = 0
-    for moment in (0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6, 60.0):
+    for moment in (0.3, 0.5, 0.9, 1.2, 1.5, 60.0):
         running = command(tmp_path, workers, 0.001)
         try:
             running.wait(moment)
