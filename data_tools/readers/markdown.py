@@ -17,6 +17,8 @@ _QUOTE = re.compile(r"\s*>(?!!)")
 _RULE = re.compile(r"\s*([-*_=])(\s*\1){2,}\s*$")
 _TABLE_RULE_SIGNS = frozenset("|:- \t\r")
 _LEAD = re.compile(r"\s*(#{1,6}\s+|[-*+]\s+)")
+# Most lines have none of the signs that any expression here begins with.
+_SIGN = re.compile(r"[\\`*_\[<>~^|#+-]")
 _INLINE = (
     (re.compile(r"!?\[([^\[\]]*)\]\((?:[^()\s]|\([^()\s]*\))*(?:\s+\"[^\"]*\")?\s*\)"), r"\1"),
     (re.compile(r"<(https?://[^<>\s]*)>"), r"\1"),
@@ -59,6 +61,8 @@ def _is_table_rule(line: str) -> bool:
 
 
 def _plain(line: str) -> str:
+    if not _SIGN.search(line):
+        return line
     line = _CODE.sub(_aside, _ESCAPE.sub(_aside, line))
     line = _LEAD.sub("", line, count=1) if _LEAD.match(line) else line
     for expression, replacement in _INLINE:

@@ -167,7 +167,7 @@ def test_growth_beyond_all_text_is_refused_without_being_asked(tmp_path: Path, m
 
 
 def test_bytes_read_are_told_to_the_meter(tmp_path: Path) -> None:
-    data = os.urandom(3_000_000)
+    data = os.urandom(2_000_000)
     (tmp_path / "plain").write_bytes(data)
     for path in (tmp_path / "plain", *(compressed(tmp_path, suffix, data) for suffix in (*COMPRESS, ".7z"))):
         counts: list[int] = []
