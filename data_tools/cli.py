@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_tools.pipelines.verbs import PIPELINE_VERBS
 from largede.verbs import Verb, positive, run_verbs
 
 
@@ -84,6 +85,7 @@ VERBS: tuple[Verb, ...] = (
         _vocabulary_flags,
         _run_vocabulary,
     ),
+    *PIPELINE_VERBS,
     Verb(
         "shard",
         "Shuffle pairs and write them as shards of blocks with an index.",
