@@ -11,7 +11,7 @@ MinHash signature joins hashes of the query's shingles with hashes of the passag
 """
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -29,7 +29,7 @@ from data_tools.pairs import lines_of, parse_pair
 from data_tools.pipelines.clusters import Places, first_of_cluster
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
-from data_tools.pipelines.words import Hashes, mixed, run_hashes, words
+from data_tools.pipelines.words import Hashes, mixed, run_hashes, whole_hash, words
 from data_tools.pipelines.work import Stage
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, writing
@@ -52,8 +52,8 @@ class DedupSettings:
     """
 
     bands: int = 14
-    query_hashes: int = 3
-    passage_hashes: int = 5
+    query_hashes: int = 4
+    passage_hashes: int = 4
     query_ngram: int = 2
     passage_ngram: int = 5
     seed: int = 1
@@ -92,24 +92,27 @@ class MinHash:
     def __init__(self, settings: DedupSettings) -> None:
         self.settings = settings
         numbers = np.random.default_rng(settings.seed)
-        self._query = _permutations(numbers, settings.bands * settings.query_hashes)
-        self._passage = _permutations(numbers, settings.bands * settings.passage_hashes)
+        self._hashes_of_band = settings.query_hashes, settings.passage_hashes
+        self._query, self._passage = (
+            _permutations(numbers, (settings.bands, hashes)) for hashes in self._hashes_of_band
+        )
 
-    def signature(self, pair: Pair) -> Hashes:
-        query, passage = words(pair.query), words(passage_text(pair.title, pair.positive))
-        everything = run_hashes(query, len(query))[:1], run_hashes(passage, len(passage))[:1]
-        exact = _joined([np.uint64(len(side)) if not len(side) else side[0] for side in everything])
-        least = [
-            _least(_shingles(query, self.settings.query_ngram), *self._query).reshape(self.settings.bands, -1),
-            _least(_shingles(passage, self.settings.passage_ngram), *self._passage).reshape(self.settings.bands, -1),
-        ]
-        bands = _joined(list(np.concatenate(least, axis=1).T)) if self.settings.bands else np.empty(0, np.uint64)
-        return np.append(bands, exact) >> _SHIFT
+    def signatures(self, pairs: Sequence[Pair]) -> Hashes:
+        """(pairs, bands + 1) numbers."""
+        query, passage = self._hashes_of_band
+        shape = len(pairs), self.settings.bands, query + passage
+        minima, exact = np.empty(shape, np.uint64), np.empty((len(pairs), 2), np.uint64)
+        for row, pair in enumerate(pairs):
+            sides = words(pair.query), words(passage_text(pair.title, pair.positive))
+            exact[row] = [whole_hash(side) for side in sides]
+            minima[row, :, :query] = _least(_shingles(sides[0], self.settings.query_ngram), *self._query)
+            minima[row, :, query:] = _least(_shingles(sides[1], self.settings.passage_ngram), *self._passage)
+        return np.concatenate([_joined(minima), _joined(exact)[:, None]], axis=1) >> _SHIFT
 
 
-def _permutations(numbers: np.random.Generator, count: int) -> tuple[Hashes, Hashes]:
+def _permutations(numbers: np.random.Generator, shape: tuple[int, int]) -> tuple[Hashes, Hashes]:
     """x -> a x + b modulo 2^64 with odd a is a bijection of 64-bit numbers; x is well mixed already."""
-    factors, terms = numbers.integers(0, 2**64, (2, count), np.uint64)
+    factors, terms = numbers.integers(0, 2**64, (2, *shape), np.uint64)
     return factors | np.uint64(1), terms
 
 
@@ -120,15 +123,16 @@ def _shingles(found: list[str], length: int) -> Hashes:
 
 
 def _least(shingles: Hashes, factors: Hashes, terms: Hashes) -> Hashes:
-    least: Hashes = (shingles[:, None] * factors + terms).min(axis=0)
+    """The least hash of the shingles under each permutation, in the shape of the permutations."""
+    least: Hashes = (shingles[:, None, None] * factors + terms).min(axis=0)
     return least
 
 
-def _joined(columns: list[Any]) -> Hashes:
-    """One hash of several, in which their order counts."""
-    total = np.zeros_like(np.atleast_1d(columns[0]), np.uint64)
-    for column in columns:
-        total = mixed(total + column + np.uint64(0x9E3779B97F4A7C15))
+def _joined(hashes: Hashes) -> Hashes:
+    """One hash of those along the last axis, in which their order counts."""
+    total = np.zeros(hashes.shape[:-1], np.uint64)
+    for place in range(hashes.shape[-1]):
+        total = mixed(total + hashes[..., place] + np.uint64(0x9E3779B97F4A7C15))
     return total
 
 
@@ -161,7 +165,7 @@ class WriteSignatures(PipelineStep):
         usable = (d.metadata for d in data if "drop" not in d.metadata)
         blocks, rows = [np.empty((0, self.settings.bands + 1), np.uint64)], [np.empty(0, np.uint32)]
         while batch := list(islice(usable, _ROWS_AT_ONCE)):
-            blocks.append(np.stack([minhash.signature(each["pair"]) for each in batch]))
+            blocks.append(minhash.signatures([each["pair"] for each in batch]))
             rows.append(np.array([each["row"] for each in batch], np.uint32))
         return np.concatenate(blocks), np.concatenate(rows)
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 from data_tools.pipelines.job import Plan
@@ -20,7 +20,8 @@ from largede.text import passage_text
 class FilterSettings:
     """Limits in words (title included in the passage), bounds as shares of characters or lines, and what is kept.
 
-    No language: any; no score: any. A pair without a score is kept whatever `min_score` says.
+    No language: any; no score: any. A pair without a score is kept whatever `min_score` says, and so is one whose
+    likeliest language is another but with a probability below `language_confidence`.
     """
 
     min_query_words: int = 2
@@ -28,6 +29,7 @@ class FilterSettings:
     min_passage_words: int = 5
     max_passage_words: int = 10_000
     languages: tuple[str, ...] = ()
+    language_confidence: float = 0.4
     min_score: float | None = None
     min_letters: float = 0.5
     max_links: float = 0.5
@@ -60,8 +62,14 @@ def _judges(settings: FilterSettings, work: Path) -> list[Judge]:
     if settings.boilerplate:
         judges.append(Boilerplate(settings))
     if settings.languages:
-        judges.append(Language(settings.languages))
+        judges.append(Language(settings.languages, settings.language_confidence))
     return judges
+
+
+@lru_cache(maxsize=8)
+def _words_of(text: str) -> tuple[str, ...]:
+    """The words of a text that several judges of one pair ask for."""
+    return tuple(words(text))
 
 
 class Length(Judge):
@@ -73,7 +81,7 @@ class Length(Judge):
 
     def judge(self, pair: Pair, row: int) -> Drop | None:
         for side, text in (("query", pair.query), ("passage", passage_text(pair.title, pair.positive))):
-            count = len(words(text))
+            count = len(_words_of(text))
             if count < getattr(self.settings, f"min_{side}_words"):
                 return Drop(f"{side} too short", {"words": count})
             if count > getattr(self.settings, f"max_{side}_words"):
@@ -99,10 +107,11 @@ class Language(Judge):
 
     name = "language"
 
-    def __init__(self, languages: tuple[str, ...]) -> None:
+    def __init__(self, languages: tuple[str, ...], confidence: float) -> None:
         super().__init__()
         self.languages = languages
-        self._identify: Callable[[str], str] | None = None
+        self.confidence = confidence
+        self._identify: Callable[[str], tuple[str, float]] | None = None
 
     def prepare(self, rank: int) -> None:
         self._identify = identifier()
@@ -113,8 +122,10 @@ class Language(Judge):
 
     def judge(self, pair: Pair, row: int) -> Drop | None:
         assert self._identify is not None, "prepare comes first"
-        language = self._identify(f"{pair.query} {pair.positive}")
-        return None if language in self.languages else Drop(f"language {language}")
+        language, probability = self._identify(f"{pair.query} {pair.positive}")
+        if language in self.languages or probability < self.confidence:
+            return None
+        return Drop(f"language {language}", {"probability": round(probability, 3)})
 
 
 class Boilerplate(Judge):
@@ -129,8 +140,8 @@ class Boilerplate(Judge):
             fault = fault_of(text, self.settings)
             if fault is not None:
                 return Drop(f"{side}: {fault}")
-        query = words(pair.query)
-        if query in (words(pair.positive), words(passage_text(pair.title, pair.positive))):
+        query = _words_of(pair.query)
+        if query in (_words_of(pair.positive), _words_of(passage_text(pair.title, pair.positive))):
             return Drop("query is the passage")
         return None
 
@@ -138,12 +149,22 @@ class Boilerplate(Judge):
 _GONE = re.compile(
     r"\s*[\[(]?\s*(deleted|removed|deleted by user|removed by (moderator|reddit)|unavailable)\s*[\])]?\s*[.!]?\s*", re.I
 )
-_BOT = re.compile(
-    r"\bI am a bot\b|\bI'?m a bot\b|\bthis action was performed automatically\b|\bbeep boop\b|\bRemindMe!"
-    r"|\bcontact the moderators of this (subreddit|community)\b"
-    r"|\byour (post|submission|comment) has been (automatically )?removed\b",
-    re.I,
+_BOT = (
+    "i am a bot",
+    "i'm a bot",
+    "this action was performed automatically",
+    "beep boop",
+    "remindme!",
+    "contact the moderators of this subreddit",
+    "contact the moderators of this community",
+    "post has been removed",
+    "post has been automatically removed",
+    "submission has been removed",
+    "submission has been automatically removed",
+    "comment has been removed",
+    "comment has been automatically removed",
 )
+_LETTERS = re.compile(r"[^\W\d_]+")
 _LINK = re.compile(r"(?:https?://|www\.)\S+", re.I)
 
 
@@ -151,15 +172,18 @@ def fault_of(text: str, settings: FilterSettings) -> str | None:
     """What makes a text boilerplate, or None."""
     if _GONE.fullmatch(text):
         return "deleted or removed"
-    if _BOT.search(text):
+    lower = text.lower()
+    if any(phrase in lower for phrase in _BOT):
         return "a bot's"
-    rest = _LINK.sub("", text)
-    if _visible(rest) < (1 - settings.max_links) * _visible(text):
-        return "mostly links"
-    letters = sum(map(str.isalpha, rest))
+    if "://" in lower or "www." in lower:
+        rest = _LINK.sub("", lower)
+        if _visible(rest) < (1 - settings.max_links) * _visible(lower):
+            return "mostly links"
+        lower = rest
+    letters = sum(map(len, _LETTERS.findall(lower)))
     if not letters:
         return "no letters"
-    if letters < settings.min_letters * _visible(rest):
+    if letters < settings.min_letters * _visible(lower):
         return "mostly digits or symbols"
     if repeated_lines(text) > settings.max_repeated_lines:
         return "mostly repeated lines"

@@ -12,8 +12,8 @@ def demand_identifier() -> None:
     identifier()
 
 
-def identifier() -> Callable[[str], str]:
-    """A function from a text to the code of its likeliest language ("en", "de"). Nothing is downloaded.
+def identifier() -> Callable[[str], tuple[str, float]]:
+    """A function from a text to its likeliest language ("en", "de") and how probable that is. Nothing is downloaded.
 
     Against gettext messages of 18 languages and six sets of English pairs it was as right as py3langid, surer on single
     questions, and several times as fast.
@@ -27,9 +27,9 @@ def identifier() -> Callable[[str], str]:
             mend='pip install "largede[languages]", or leave out --languages',
         ) from None
 
-    def language(text: str) -> str:
+    def language(text: str) -> tuple[str, float]:
         # "lite" is the model inside the package; any other would be fetched. fastText takes one line.
-        found: str = detect(" ".join(text[:_CHARACTERS].split()), model="lite")[0]["lang"]
-        return found
+        likeliest = detect(" ".join(text[:_CHARACTERS].split()), model="lite")[0]
+        return str(likeliest["lang"]), float(likeliest["score"])
 
     return language

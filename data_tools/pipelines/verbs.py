@@ -48,6 +48,13 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
     add("--min-passage-words", type=int, default=5, metavar="N", help="title included (%(default)s)")
     add("--max-passage-words", type=int, default=10_000, metavar="N", help="title included (%(default)s)")
     add("--languages", nargs="+", default=[], metavar="CODE", help="such as en de; any without this flag")
+    add(
+        "--language-confidence",
+        type=float,
+        default=0.4,
+        metavar="P",
+        help="below it, another language is no reason (%(default)s)",
+    )
     add("--min-score", type=float, metavar="S", help="pairs without a score are kept")
     add(
         "--min-letters", type=float, default=0.5, metavar="X", help="share of the characters, links aside (%(default)s)"
@@ -66,6 +73,7 @@ def _run_filter(args: argparse.Namespace) -> None:
         args.min_passage_words,
         args.max_passage_words,
         tuple(sorted(set(args.languages))),
+        args.language_confidence,
         args.min_score,
         args.min_letters,
         args.max_links,
@@ -79,8 +87,8 @@ def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     _common_flags(parser)
     add = parser.add_argument_group("what counts as nearly equal").add_argument
     add("--bands", type=int, default=14, metavar="N", help="chances to match; 0: exact duplicates only (%(default)s)")
-    add("--query-hashes", type=positive, default=3, metavar="N", help="of the query in each band (%(default)s)")
-    add("--passage-hashes", type=positive, default=5, metavar="N", help="of the passage in each band (%(default)s)")
+    add("--query-hashes", type=positive, default=4, metavar="N", help="of the query in each band (%(default)s)")
+    add("--passage-hashes", type=positive, default=4, metavar="N", help="of the passage in each band (%(default)s)")
     add("--query-ngram", type=positive, default=2, metavar="N", help="words of a shingle of the query (%(default)s)")
     add(
         "--passage-ngram", type=positive, default=5, metavar="N", help="words of a shingle of the passage (%(default)s)"
