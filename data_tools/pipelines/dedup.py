@@ -4,14 +4,15 @@ Two pairs are duplicates when both sides agree: two questions about one passage 
 MinHash signature joins hashes of the query's shingles with hashes of the passage's into one 60-bit number. Stages:
 
 1. signatures: each part writes, for each band, (number, row) sorted; one more band holds a hash of all the words, equal
-   for exact duplicates.
+   for exact duplicates. Beside them a sketch of each pair: a byte of every MinHash.
 2. matches: datatrove merges each band over all parts and writes the rows that agree.
-3. clusters: rows connected by matches; all but the first of each cluster are listed for removal, part by part.
+3. clusters: rows connected by matches are compared by their sketches; what is similar enough to an earlier pair that
+   stays is listed for removal, part by part.
 4. dedup: each part is read again, and the listed rows are left out.
 """
 
 import resource
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -26,7 +27,7 @@ from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
 from datatrove.utils.hashing import HashConfig
 
 from data_tools.pairs import lines_of, parse_pair
-from data_tools.pipelines.clusters import Places, first_of_cluster
+from data_tools.pipelines.clusters import Places, Rows, first_of_cluster, similar_to_first
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
 from data_tools.pipelines.words import Hashes, mixed, run_hashes, whole_hash, words
@@ -35,6 +36,8 @@ from largede.errors import DataError
 from largede.files import read_json_object, write_json, writing
 from largede.streams.pair import Pair
 from largede.text import passage_text
+
+Sketches = npt.NDArray[np.uint8]
 
 EXACT, NEAR = "exact duplicate", "near duplicate"
 # Datatrove cuts a band off at 2^61 - 1.
@@ -45,15 +48,18 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class DedupSettings:
-    """`bands` of `query_hashes` + `passage_hashes` MinHashes each; pairs that agree in one band are near duplicates.
+    """Least Jaccard similarities of the shingles (runs of words) of both sides, and how candidates are found.
 
-    With Jaccard similarities q and p of the shingles (runs of words) of queries and passages, that happens with
-    probability 1 - (1 - q^query_hashes * p^passage_hashes)^bands. No bands: exact duplicates only.
+    `bands` hold `query_hashes` + `passage_hashes` MinHashes each; pairs that agree in one band are candidates. With
+    similarities q and p that happens with probability 1 - (1 - q^query_hashes * p^passage_hashes)^bands. Similarities
+    are estimated from all MinHashes of a side. No bands: exact duplicates only.
     """
 
+    query_similarity: float = 0.6
+    passage_similarity: float = 0.7
     bands: int = 14
-    query_hashes: int = 4
-    passage_hashes: int = 4
+    query_hashes: int = 3
+    passage_hashes: int = 3
     query_ngram: int = 2
     passage_ngram: int = 5
     seed: int = 1
@@ -64,6 +70,12 @@ class DedupSettings:
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise DataError(f"--{flag} {getattr(self, name)}", expected=f"{least} or more", mend=f"raise --{flag}")
+        for name in ("query_similarity", "passage_similarity"):
+            if not 0 < getattr(self, name) <= 1:
+                flag = name.replace("_", "-")
+                raise DataError(
+                    f"--{flag} {getattr(self, name)}", expected="above 0, at most 1", mend=f"change --{flag}"
+                )
 
 
 def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:
@@ -73,12 +85,14 @@ def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:
 
 
 def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[Path]) -> list[Stage]:
-    signatures, matches, removals = work / "signatures", work / "matches", work / "removals"
+    signatures, matches, removals, sketches = (
+        work / name for name in ("signatures", "matches", "removals", "sketches")
+    )
     bands = settings.bands + 1
     return [
-        Stage("signatures", len(parts), [ReadPart(parts, skip_bad), WriteSignatures(settings, signatures)]),
+        Stage("signatures", len(parts), [ReadPart(parts, skip_bad), WriteSignatures(settings, signatures, sketches)]),
         Stage("matches", bands, [FindMatches(signatures, matches, bands)]),
-        Stage("clusters", 1, [FindClusters(matches, removals, len(parts), settings.bands)]),
+        Stage("clusters", 1, [FindClusters(settings, matches, sketches, removals, len(parts))]),
     ]
 
 
@@ -87,7 +101,7 @@ def _judges(work: Path) -> list[Judge]:
 
 
 class MinHash:
-    """Signatures of pairs: one 60-bit number for each band, and last the one of all the words."""
+    """Signatures and sketches of pairs."""
 
     def __init__(self, settings: DedupSettings) -> None:
         self.settings = settings
@@ -97,8 +111,8 @@ class MinHash:
             _permutations(numbers, (settings.bands, hashes)) for hashes in self._hashes_of_band
         )
 
-    def signatures(self, pairs: Sequence[Pair]) -> Hashes:
-        """(pairs, bands + 1) numbers."""
+    def signatures(self, pairs: Sequence[Pair]) -> tuple[Hashes, Sketches]:
+        """(pairs, bands + 1) numbers of 60 bits, the last of all the words, and (pairs, bands, hashes) sketches."""
         query, passage = self._hashes_of_band
         shape = len(pairs), self.settings.bands, query + passage
         minima, exact = np.empty(shape, np.uint64), np.empty((len(pairs), 2), np.uint64)
@@ -107,7 +121,9 @@ class MinHash:
             exact[row] = [whole_hash(side) for side in sides]
             minima[row, :, :query] = _least(_shingles(sides[0], self.settings.query_ngram), *self._query)
             minima[row, :, query:] = _least(_shingles(sides[1], self.settings.passage_ngram), *self._passage)
-        return np.concatenate([_joined(minima), _joined(exact)[:, None]], axis=1) >> _SHIFT
+        numbers = np.concatenate([_joined(minima), _joined(exact)[:, None]], axis=1) >> _SHIFT
+        # The least numbers share their leading bits, the trailing ones tell them apart.
+        return numbers, mixed(minima).astype(np.uint8)
 
 
 def _permutations(numbers: np.random.Generator, shape: tuple[int, int]) -> tuple[Hashes, Hashes]:
@@ -140,34 +156,44 @@ _RECORD = np.dtype([("number", "<u8"), ("row", "<u4")])
 
 
 class WriteSignatures(PipelineStep):
-    """In the files that datatrove's second MinHash stage reads: one for each band and part, sorted by number."""
+    """In the files that datatrove's second MinHash stage reads: one for each band and part, sorted by number.
+
+    A part's signatures and sketches are in memory until it is written: about 200 bytes for each pair.
+    """
 
     type, name = "dedup", "signatures"
 
-    def __init__(self, settings: DedupSettings, folder: Path) -> None:
+    def __init__(self, settings: DedupSettings, signatures: Path, sketches: Path) -> None:
         super().__init__()
         self.settings = settings
-        self.folder = folder
+        self.signatures = signatures
+        self.sketches = sketches
 
     def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        signatures, rows = self._signatures(data)
+        numbers, rows, sketches = self._read(data)
         for band in range(self.settings.bands + 1):
             records = np.empty(len(rows), _RECORD)
-            records["number"], records["row"] = signatures[:, band], rows
+            records["number"], records["row"] = numbers[:, band], rows
             records.sort(order=("number", "row"))
-            with writing(self.folder / f"bucket_{band:03d}" / f"{rank:05d}.minhash.sig") as stream:
+            with writing(self.signatures / f"bucket_{band:03d}" / f"{rank:05d}.minhash.sig") as stream:
                 stream.write(records.tobytes())
+        for name, array in (("rows", rows), ("sketches", sketches)):
+            with writing(self.sketches / f"{rank:05d}.{name}.npy") as stream:
+                np.save(stream, array)
         return iter(())
 
-    def _signatures(self, data: Iterator[Document]) -> tuple[Hashes, npt.NDArray[np.uint32]]:
-        """(pairs, bands + 1) numbers and the pairs' rows."""
+    def _read(self, data: Iterator[Document]) -> tuple[Hashes, npt.NDArray[np.uint32], Sketches]:
+        """Numbers, rows and sketches of the pairs of one part."""
         minhash = MinHash(self.settings)
-        usable = (d.metadata for d in data if "drop" not in d.metadata)
-        blocks, rows = [np.empty((0, self.settings.bands + 1), np.uint64)], [np.empty(0, np.uint32)]
+        usable = (document.metadata for document in data if "drop" not in document.metadata)
+        numbers, sketches = ([block] for block in minhash.signatures([]))
+        rows = [np.empty(0, np.uint32)]
         while batch := list(islice(usable, _ROWS_AT_ONCE)):
-            blocks.append(minhash.signatures([each["pair"] for each in batch]))
+            found = minhash.signatures([each["pair"] for each in batch])
+            numbers.append(found[0])
+            sketches.append(found[1])
             rows.append(np.array([each["row"] for each in batch], np.uint32))
-        return np.concatenate(blocks), np.concatenate(rows)
+        return np.concatenate(numbers), np.concatenate(rows), np.concatenate(sketches)
 
 
 class FindMatches(MinhashDedupBuckets):
@@ -184,25 +210,27 @@ class FindMatches(MinhashDedupBuckets):
 
 
 class FindClusters(PipelineStep):
-    """Which rows go, and which stay for them. Holds the matches of all bands in memory, each once: 16 bytes."""
+    """Which rows go, and which stay for them.
+
+    In memory are the matches of all bands, each once (16 bytes), and the sketches of the rows that have one.
+    """
 
     type, name = "dedup", "clusters"
 
-    def __init__(self, matches: Path, removals: Path, parts: int, exact_band: int) -> None:
+    def __init__(self, settings: DedupSettings, matches: Path, sketches: Path, removals: Path, parts: int) -> None:
         super().__init__()
+        self.settings = settings
         self.matches = matches
+        self.sketches = sketches
         self.removals = removals
         self.parts = parts
-        self.exact_band = exact_band
 
     def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
-        exact = _matches([self._band(self.exact_band)])
-        every = _matches([self._band(band) for band in range(self.exact_band + 1)])
-        places, first = first_of_cluster(every)
-        equal, first_equal = first_of_cluster(exact)
-        is_exact = np.isin(places, equal[equal != first_equal])
-        gone = places != first
-        removed, kept, is_exact = places[gone], first[gone], is_exact[gone]
+        bands = self.settings.bands
+        places, first = first_of_cluster(_matches([self._band(band) for band in range(bands + 1)]))
+        removed, kept = similar_to_first(places, first, self._similar(places))
+        equal, first_equal = first_of_cluster(_matches([self._band(bands)]))
+        is_exact = np.isin(removed, equal[equal != first_equal])
         for part in range(self.parts):
             mine = removed >> np.uint64(32) == part
             with writing(self.removals / f"{part:05d}.npy") as stream:
@@ -211,6 +239,33 @@ class FindClusters(PipelineStep):
 
     def _band(self, band: int) -> Path:
         return self.matches / f"{band:05d}_00.dups"
+
+    def _similar(self, places: Places) -> Callable[[Rows, Rows], npt.NDArray[np.bool_]]:
+        """A function from two lists of indices into `places` to whether the pairs there are similar on both sides."""
+        sketches = self._sketches_at(places)
+        cut = self.settings.query_hashes
+        limits = self.settings.query_similarity, self.settings.passage_similarity
+
+        def similar(left: Rows, right: Rows) -> npt.NDArray[np.bool_]:
+            agree = sketches[left] == sketches[right]
+            sides = agree[:, :, :cut].reshape(len(left), -1), agree[:, :, cut:].reshape(len(left), -1)
+            query, passage = (
+                side.sum(axis=1) >= limit * side.shape[1] for side, limit in zip(sides, limits, strict=True)
+            )
+            both: npt.NDArray[np.bool_] = query & passage
+            return both
+
+        return similar
+
+    def _sketches_at(self, places: Places) -> Sketches:
+        shape = self.settings.bands, self.settings.query_hashes + self.settings.passage_hashes
+        found = [np.empty((0, *shape), np.uint8)]
+        for part in np.unique(places >> np.uint64(32)).tolist():
+            wanted = places[places >> np.uint64(32) == part] & np.uint64(2**32 - 1)
+            rows = np.load(self.sketches / f"{part:05d}.rows.npy")
+            sketches = np.load(self.sketches / f"{part:05d}.sketches.npy", mmap_mode="r")
+            found.append(sketches[np.searchsorted(rows, wanted)])
+        return np.concatenate(found)
 
 
 def _matches(files: list[Path]) -> Places:
@@ -224,7 +279,7 @@ def _matches(files: list[Path]) -> Places:
 
 
 def _summary(removed: Places, kept: Places, is_exact: npt.NDArray[np.bool_]) -> dict[str, Any]:
-    sizes = np.unique(kept, return_counts=True)[1] + 1
+    sizes = np.unique(kept, return_counts=True)[1] + 1  # with the one that stays
     examples = [
         {"name": kind if number == 1 else f"{kind}, example {number}", "removed": int(place), "kept": int(stays)}
         for kind, wanted in ((EXACT, is_exact), (NEAR, ~is_exact))

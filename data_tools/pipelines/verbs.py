@@ -86,9 +86,11 @@ def _run_filter(args: argparse.Namespace) -> None:
 def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     _common_flags(parser)
     add = parser.add_argument_group("what counts as nearly equal").add_argument
+    add("--query-similarity", type=float, default=0.6, metavar="X", help="least Jaccard similarity (%(default)s)")
+    add("--passage-similarity", type=float, default=0.7, metavar="X", help="least Jaccard similarity (%(default)s)")
     add("--bands", type=int, default=14, metavar="N", help="chances to match; 0: exact duplicates only (%(default)s)")
-    add("--query-hashes", type=positive, default=4, metavar="N", help="of the query in each band (%(default)s)")
-    add("--passage-hashes", type=positive, default=4, metavar="N", help="of the passage in each band (%(default)s)")
+    add("--query-hashes", type=positive, default=3, metavar="N", help="of the query in each band (%(default)s)")
+    add("--passage-hashes", type=positive, default=3, metavar="N", help="of the passage in each band (%(default)s)")
     add("--query-ngram", type=positive, default=2, metavar="N", help="words of a shingle of the query (%(default)s)")
     add(
         "--passage-ngram", type=positive, default=5, metavar="N", help="words of a shingle of the passage (%(default)s)"
@@ -100,7 +102,14 @@ def _run_dedup(args: argparse.Namespace) -> None:
     from data_tools.pipelines.dedup import DedupSettings, dedup_plan
 
     settings = DedupSettings(
-        args.bands, args.query_hashes, args.passage_hashes, args.query_ngram, args.passage_ngram, args.seed
+        args.query_similarity,
+        args.passage_similarity,
+        args.bands,
+        args.query_hashes,
+        args.passage_hashes,
+        args.query_ngram,
+        args.passage_ngram,
+        args.seed,
     )
     _run(dedup_plan(settings, args.skip_bad), args)
 
