@@ -13,7 +13,7 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from data_tools.pipelines.job import Plan
-from data_tools.pipelines.overlap import OverlapIndex, TestText, write_index
+from data_tools.pipelines.overlap import BenchmarkText, OverlapIndex, write_index
 from data_tools.pipelines.steps import Drop, Judge
 from data_tools.pipelines.words import words
 from data_tools.pipelines.work import Stage
@@ -89,7 +89,7 @@ class IndexTests(PipelineStep):
     def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
         counts: dict[str, dict[str, int]] = {}
 
-        def counted() -> Iterator[TestText]:
+        def counted() -> Iterator[BenchmarkText]:
             for folder in self.folders:
                 for text in test_texts(folder, self.settings):
                     kinds = counts.setdefault(text.collection, {QUERY: 0, PASSAGE: 0})
@@ -100,16 +100,16 @@ class IndexTests(PipelineStep):
         write_json(self.index / "counts.json", counts)
 
 
-def test_texts(folder: Path, settings: DecontaminateSettings) -> Iterator[TestText]:
+def test_texts(folder: Path, settings: DecontaminateSettings) -> Iterator[BenchmarkText]:
     """The judged queries of one collection, then its relevant documents, each once."""
     benchmark = open_benchmark(folder, settings.split)
     for id_, text in benchmark.queries.items():
-        yield TestText(benchmark.name, QUERY, id_, text)
+        yield BenchmarkText(benchmark.name, QUERY, id_, text)
     if settings.queries_only:
         return
     relevant = {id_ for grades in benchmark.qrels.values() for id_, grade in grades.items() if grade > 0}
     for id_, document in benchmark.corpus.lookup(relevant).items():
-        yield TestText(benchmark.name, PASSAGE, id_, document.contents)
+        yield BenchmarkText(benchmark.name, PASSAGE, id_, document.contents)
 
 
 class Overlaps(Judge):

@@ -4,12 +4,17 @@ Datatrove marks every finished task; a task that has its mark is not run again b
 """
 
 import contextlib
+import copy
+import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -53,18 +58,62 @@ class Local:
 
 
 class _QuietLocal(LocalPipelineExecutor):
-    """Logs go to files alone; while a task runs it holds a share of the lock, also when its parent was killed."""
+    """Logs go to files alone, the first error ends the stage, and no task outlives the command.
+
+    Datatrove's own pool leaves processes behind when the command is killed.
+    """
 
     def __init__(self, *args: Any, lock: Path, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.lock = lock
 
-    def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
+    def run(self) -> None:
+        ranks = self.get_incomplete_ranks()
+        if not ranks:
+            return
+        self.save_executor_as_json()
+        if self.workers == 1:
+            for rank in ranks:
+                copy.deepcopy(self).run_task(rank)
+        else:
+            self._run_in_processes(ranks)
+
+    def _run_in_processes(self, ranks: list[int]) -> None:
+        context = multiprocessing.get_context("forkserver")
+        # Imported once, before the processes are forked from it.
+        context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])
+        with ProcessPoolExecutor(self.workers, context, end_with_parent) as pool:
+            tasks = [pool.submit(self.run_task, rank) for rank in ranks]
+            try:
+                for task in as_completed(tasks):
+                    task.result()
+            except BrokenProcessPool:
+                raise MachineError(
+                    "a task ended without a word, probably for want of memory",
+                    expected="memory for as many tasks as --workers",
+                    mend="give the same command again with fewer --workers",
+                ) from None
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def run_task(self, rank: int) -> None:
         with sharing(self.lock), open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
             try:
-                return super()._run_for_rank(rank, local_rank, node_rank)
+                self._run_for_rank(rank)
             finally:
                 logger.remove()
+
+
+def end_with_parent() -> None:
+    """Let this process end when the command that began it has: a killed one cannot end its tasks itself."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "runs in a process of the pool"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -110,7 +159,8 @@ def demand_finished(stage: Stage, work: Work) -> None:
         raise MachineError(
             f"{len(unfinished)} of {stage.tasks} tasks of {stage.name} failed, the first is task {unfinished[0]}",
             expected="every task to end well",
-            mend=f"read its log in {work.logs(stage)}, mend the cause and give the same command again",
+            mend=f"read its log in {work.logs(stage)}, mend the cause and give the same command again"
+            f" (where inputs had to change, remove {work.folder} first)",
         )
 
 

@@ -83,7 +83,7 @@ def run_plan(plan: Plan, inputs: Sequence[Path], out: Path, executor: Executor) 
     }
     work = Work(out.with_name(out.name + ".work"))
     present = _finished(out, made_from)
-    if present is None:
+    if present is None or work.folder.exists():
         with only_one_command(work):
             # Another command may have finished it while this one waited.
             present = _finished(out, made_from)
@@ -91,9 +91,10 @@ def run_plan(plan: Plan, inputs: Sequence[Path], out: Path, executor: Executor) 
                 _open_work(work, made_from)
                 message = executor.execute(stages_of(plan, parts, work, out), work)
                 present, done_now = _finished(out, made_from), True
+            if present is not None:
+                _tidy(work, out)
     if present is None:
         return Outcome(out, None, False, message=message or f"{out} is not finished; logs in {work.folder / 'logs'}")
-    _tidy(work, out)
     return Outcome(out, present, done_now, time.monotonic() - started)
 
 

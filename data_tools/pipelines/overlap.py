@@ -25,7 +25,7 @@ _MIN_BITS, _MAX_BITS = 10, 30
 
 
 @dataclass(frozen=True)
-class TestText:
+class BenchmarkText:
     """A query or passage of a test collection."""
 
     collection: str
@@ -39,10 +39,10 @@ class Overlap:
     """A run of words that a training text shares with a test text."""
 
     run: str
-    test: TestText
+    test: BenchmarkText
 
 
-def write_index(texts: Iterable[TestText], length: int, folder: Path) -> None:
+def write_index(texts: Iterable[BenchmarkText], length: int, folder: Path) -> None:
     """Build the index of runs of `length` words. Of one collection the first text that holds a run owns it."""
     hashes: list[Hashes] = []
     owners: list[npt.NDArray[np.uint32]] = []
@@ -129,10 +129,10 @@ class OverlapIndex:
         held = set(self._hashes.tolist())
         return [place for place, run in enumerate(runs.tolist()) if run in held]
 
-    def _read_text(self, number: int) -> tuple[TestText, list[str]]:
+    def _read_text(self, number: int) -> tuple[BenchmarkText, list[str]]:
         with self._texts.open("rb") as stream:
             stream.seek(int(self._starts[number]))
-            text = TestText(*json.loads(stream.readline()))
+            text = BenchmarkText(*json.loads(stream.readline()))
         return text, words(text.text)
 
 
