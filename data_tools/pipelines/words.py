@@ -21,8 +21,9 @@ _SINGLE = r"\p{Han}\p{Hiragana}\p{Katakana}"
 _WORD = regex.compile(rf"[{_SINGLE}]\p{{M}}*|[\p{{L}}\p{{N}}--{_SINGLE}][\p{{L}}\p{{N}}\p{{M}}--{_SINGLE}]*", regex.V1)
 
 
-# Latin, Greek, Cyrillic and signs: no marks of their own, no character that is a word.
-_SIMPLE_TEXT = re.compile(r"[\x00-\u02ff\u0370-\u0482\u048a-\u052f\u2000-\u20cf\u2100-\u2bff]*")
+# Latin, Greek, Cyrillic and signs: no marks, no character that is a word of its own, none that Unicode added lately
+# (`re` and `regex` know different versions).
+_SIMPLE_TEXT = re.compile(r"[\x00-\u02ff\u0370-\u0482\u048a-\u052f\u2000-\u206f\u20a0-\u20cf\u2100-\u2bff]*")
 _SIMPLE_WORD = re.compile(r"[^\W_]+")
 
 

@@ -1,5 +1,3 @@
-import sys
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -24,11 +22,10 @@ def test_words_are_runs_of_letters_and_digits_in_any_script(text: str, expected:
 
 
 def test_the_fast_ways_find_the_words_of_the_plain_one_for_every_character() -> None:
-    for first in range(0, sys.maxunicode, 64):
-        characters = [chr(code) for code in range(first, first + 64) if not 0xD800 <= code < 0xE000]
-        for character in characters:
-            text = f"a{character}B {character}7"
-            assert words(text) == words_plain(text), hex(ord(character))
+    # Whatever lies beyond has no fast way.
+    for character in map(chr, range(0x3000)):
+        text = f"a{character}B {character}7"
+        assert words(text) == words_plain(text), hex(ord(character))
 
 
 @given(st.text(st.sampled_from("aB7_ -'“”éßÅñГреκό²ªﬁ\u0301\u05b8न्त東キ\n."), max_size=40))
