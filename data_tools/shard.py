@@ -1,18 +1,19 @@
-"""`largede-data shard`: JSON lines of pairs, shuffled globally, into shards of blocks with an index."""
+"""`largede-data shard`: files of pairs, shuffled globally, into shards of blocks with an index."""
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import msgpack
 
 from data_tools.buckets import bucket_count, shuffled
 from data_tools.pairs import PairReader
 from data_tools.progress import with_progress
 from data_tools.tars import write_shards
 from largede.errors import DataError
-from largede.files import write_text, writing_folder
+from largede.files import writing_folder
 from largede.streams.index import FORMAT, INDEX_NAME, VERSION, ShardIndex
 from largede.streams.pair import Pair
 
@@ -74,12 +75,11 @@ def shard(inputs: list[Path], out: Path, settings: ShardSettings) -> ShardResult
     with writing_folder(out) as partial:
         scratch = partial / "buckets"
         scratch.mkdir()
-        lines = shuffled(_lines(reader), settings.seed, buckets, scratch)
-        shards = write_shards(with_progress(lines, "writing"), partial, settings.shard_pairs, settings.block_pairs)
+        pairs = map(pair_of, shuffled(_records(reader), settings.seed, buckets, scratch))
+        shards = write_shards(with_progress(pairs, "writing"), partial, settings.shard_pairs, settings.block_pairs)
         _demand_pairs(len(shards), inputs)
         scratch.rmdir()
-        index = ShardIndex(out, settings.seed, made_from, tuple(shards))
-        write_text(partial / INDEX_NAME, index.to_json())
+        ShardIndex(out, settings.seed, made_from, tuple(shards)).save(partial)
     return ShardResult(ShardIndex.load(out), True, reader.skipped, time.monotonic() - started)
 
 
@@ -119,14 +119,18 @@ def _expected_text_bytes(path: Path) -> int:
     return path.stat().st_size * (_TEXT_PER_COMPRESSED_BYTE if path.suffix in (".gz", ".zst") else 1)
 
 
-def _lines(pairs: PairReader) -> Iterator[bytes]:
+def _records(pairs: PairReader) -> Iterator[bytes]:
     for pair in with_progress(pairs, "reading"):
-        yield line_of(pair)
+        yield record_of(pair)
 
 
-def line_of(pair: Pair) -> bytes:
-    """The pair as it stands in a block: one JSON line without its end."""
-    return json.dumps(pair.to_dict(), ensure_ascii=False, separators=(",", ":")).encode()
+def record_of(pair: Pair) -> bytes:
+    """The pair as it lies in a bucket: the values of its fields."""
+    return msgpack.packb(pair)
+
+
+def pair_of(record: bytes) -> Pair:
+    return Pair._make(msgpack.unpackb(record, use_list=False))
 
 
 def _demand_pairs(shards: int, inputs: list[Path]) -> None:

@@ -10,14 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from largede.errors import DataError
-from largede.streams.index import MAX_BLOCK_BYTES, Shard
+from largede.streams.block import SUFFIX, checksum, encode_block
+from largede.streams.index import MAX_SHARD_BYTES, Shard
+from largede.streams.pair import Pair
 
-_LEVEL = 3
 
-
-def write_shards(lines: Iterable[bytes], folder: Path, shard_pairs: int, block_pairs: int) -> list[Shard]:
-    """Write all JSON lines (without line ends) as shard-00000.tar, ... in `folder`; blocks are numbered through."""
-    source = iter(lines)
+def write_shards(pairs: Iterable[Pair], folder: Path, shard_pairs: int, block_pairs: int) -> list[Shard]:
+    """Write all pairs as shard-00000.tar, ... in `folder`; blocks are numbered through."""
+    source = iter(pairs)
     shards: list[Shard] = []
     blocks_written = 0
     for first in source:
@@ -29,31 +29,23 @@ def write_shards(lines: Iterable[bytes], folder: Path, shard_pairs: int, block_p
     return shards
 
 
-def _write_shard(path: Path, lines: Iterator[bytes], block_pairs: int, first_block: int) -> Shard:
+def _write_shard(path: Path, pairs: Iterator[Pair], block_pairs: int, first_block: int) -> Shard:
     tar = TarWriter(path)
-    blocks: list[tuple[int, int, int]] = []
+    blocks: list[tuple[int, int, int, int]] = []
     samples = 0
     with tar:
-        while block := list(islice(lines, block_pairs)):
-            data = compressed_block(block)
-            offset = tar.add(f"block-{first_block + len(blocks):07d}.jsonl.zst", data)
-            blocks.append((offset, len(data), len(block)))
+        while block := list(islice(pairs, block_pairs)):
+            data = encode_block(block)
+            offset = tar.add(f"block-{first_block + len(blocks):07d}.{SUFFIX}", data)
+            blocks.append((offset, len(data), len(block), checksum(data)))
             samples += len(block)
-    return Shard(path.name, samples, tar.size, tar.sha256, np.array(blocks, dtype=np.int64))
-
-
-def compressed_block(lines: list[bytes]) -> bytes:
-    """One zstandard frame of JSON lines, with its length and a checksum in it."""
-    import zstandard
-
-    data = b"".join(line + b"\n" for line in lines)
-    if len(data) > MAX_BLOCK_BYTES:
+    if tar.size > MAX_SHARD_BYTES:
         raise DataError(
-            f"a block of {len(lines)} pairs with {len(data)} bytes of text",
-            expected=f"blocks of at most {MAX_BLOCK_BYTES} bytes",
-            mend="choose a smaller --block-pairs",
+            f"{path.name} with {samples} pairs takes {tar.size} bytes",
+            expected=f"shards of at most {MAX_SHARD_BYTES} bytes",
+            mend="choose a smaller --shard-pairs",
         )
-    return zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True).compress(data)
+    return Shard(path.name, samples, tar.size, tar.sha256, np.array(blocks, dtype=np.uint32))
 
 
 class TarWriter:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from data_tools.pairs import parse_pair
 from data_tools.progress import with_progress
 from largede.errors import DataError
+from largede.streams.block import DamagedBlock
 from largede.streams.index import Shard, ShardIndex
-from largede.streams.read import DamagedBlock, read_block
+from largede.streams.pair import Pair
+from largede.streams.read import read_block
 
 
 def verify(folder: Path, threads: int | None = None) -> tuple[ShardIndex, list[str]]:
@@ -45,16 +46,16 @@ def _member_problems(path: Path, shard: Shard) -> Iterator[str]:
     except tarfile.TarError as error:
         yield f"{shard.name} is no whole tar: {error}"
         return
-    if places != [(offset, size) for offset, size, _ in shard.blocks.tolist()]:
+    if places != [(offset, size) for offset, size, *_ in shard.blocks.tolist()]:
         yield f"{shard.name} has its blocks in other places than the index says"
 
 
 def _block_problems(path: Path, shard: Shard) -> Iterator[str]:
-    for number, (offset, size, samples) in enumerate(shard.blocks.tolist()):
+    for number, block in enumerate(shard.blocks):
         where = f"{shard.name} block {number}"
         try:
-            for row, line in enumerate(read_block(path, offset, size, samples)):
-                parse_pair(line, f"{where} row {row}")
+            for row, pair in enumerate(read_block(path, block)):
+                Pair.from_dict(pair.to_dict(), f"{where} row {row}")
         except DamagedBlock as damage:
             yield f"{where} {damage}"
         except DataError as error:

@@ -41,7 +41,7 @@ def all_places(index: ShardIndex) -> NDArray[np.int64]:
 def flip_byte(index: ShardIndex, shard: int, block: int) -> None:
     """Damage one block on disk without changing the length of its shard."""
     entry = index.shards[shard]
-    offset, size, _ = entry.blocks[block].tolist()
+    offset, size, *_ = entry.blocks[block].tolist()
     data = bytearray((index.folder / entry.name).read_bytes())
     data[offset + size // 2] ^= 0x40
     (index.folder / entry.name).write_bytes(data)

@@ -73,6 +73,11 @@ class DataConfig:
     hard_negatives: int = setting(0, "Hard negatives used per query, at most; a pair with fewer gives what it has.")
     max_query_tokens: int = setting(64, "Longest query, in tokens; longer ones are cut and counted.")
     max_passage_tokens: int = setting(512, "Longest passage, in tokens; longer ones are cut and counted.")
+    tokenizer_backend: Literal["auto", "transformers"] = setting(
+        "auto",
+        "auto: T5's tokenizer runs on SentencePiece itself, several times faster (it may cut a word in another way of "
+        "equal score); transformers: as transformers does it.",
+    )
     query_prefix: str = setting("", "Text put before every query.")
     passage_prefix: str = setting("", "Text put before every passage.")
     damaged_blocks: int = setting(0, "Damaged blocks that may be skipped before the run stops, over all shards.")

@@ -10,6 +10,7 @@ Shapes: B rows of a chunk, L tokens of its longest, T tokens of a packed chunk.
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from typing import Self
 
 import numpy as np
@@ -32,7 +33,7 @@ class TokenRows:
     def of(cls, sequences: Sequence[Sequence[int]]) -> "TokenRows":
         offsets = np.zeros(len(sequences) + 1, dtype=np.int64)
         np.cumsum([len(s) for s in sequences], out=offsets[1:])
-        tokens = np.fromiter((t for s in sequences for t in s), dtype=np.int32, count=int(offsets[-1]))
+        tokens = np.fromiter(chain.from_iterable(sequences), dtype=np.int32, count=int(offsets[-1]))
         return cls(tokens, offsets)
 
     @classmethod

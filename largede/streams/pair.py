@@ -2,15 +2,13 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from largede.errors import DataError
 from largede.text import passage_text
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+class Pair(NamedTuple):
     """One training example. Texts are stripped and never empty, except titles, ids and `group`, which may be "".
 
     `negative_titles` and `negative_ids` are empty when no negative has one; otherwise they run parallel to `negatives`.

@@ -5,28 +5,27 @@ the next sound block (the following one in the shard, then the following shards,
 that block's length. The substitute depends on the files alone, so every rank and every restart makes the same choice.
 """
 
-import json
 import os
 from collections import OrderedDict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from largede.errors import DataError
-from largede.streams.index import MAX_BLOCK_BYTES, ShardIndex
+from largede.streams.block import DamagedBlock, checksum, decode_block
+from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
 
 # (shard, block in shard)
 BlockId = tuple[int, int]
 
 
-class DamagedBlock(Exception):
-    """The bytes of a block are not what was written; the message says how that shows."""
-
-
-def read_block(path: Path, offset: int, size: int, samples: int) -> list[bytes]:
-    """The JSON lines of one block, `samples` of them. Raises DamagedBlock, or DataError when the file is gone."""
+def read_block(path: Path, block: NDArray[np.uint32]) -> list[Pair]:
+    """The pairs of one block, a row of the index. Raises DamagedBlock, or DataError when the file is gone."""
+    offset, size, samples, expected = block.tolist()
     try:
         with path.open("rb") as file:
             data = os.pread(file.fileno(), size, offset)
@@ -38,69 +37,55 @@ def read_block(path: Path, offset: int, size: int, samples: int) -> list[bytes]:
         raise DamagedBlock(f"cannot be read ({error.strerror})") from None
     if len(data) != size:
         raise DamagedBlock(f"has {len(data)} bytes of {size}")
-    lines = _decompressed(data).splitlines()
-    if len(lines) != samples:
-        raise DamagedBlock(f"holds {len(lines)} pairs, not {samples}")
-    return lines
-
-
-def _decompressed(data: bytes) -> bytes:
-    import zstandard
-
-    try:
-        # The frame says how much it holds; asked first, so that a hostile block cannot fill the memory.
-        if not 0 <= zstandard.frame_content_size(data) <= MAX_BLOCK_BYTES:
-            raise DamagedBlock(f"does not say its size, or holds over {MAX_BLOCK_BYTES} bytes")
-        return zstandard.ZstdDecompressor().decompress(data, allow_extra_data=False)
-    except zstandard.ZstdError as error:
-        raise DamagedBlock(f"does not decompress ({error})") from None
+    if checksum(data) != expected:
+        raise DamagedBlock("does not match its checksum")
+    return decode_block(data, samples)
 
 
 class BlockReader:
-    """Pairs by place. Keeps the lines of the last `cache_blocks` blocks; a line is parsed when its pair is wanted."""
+    """Pairs by place. Keeps the last `cache_blocks` blocks."""
 
     def __init__(self, index: ShardIndex, *, damaged_limit: int = 0, cache_blocks: int = 16) -> None:
         self.index = index
         self.damaged: dict[BlockId, str] = {}
         self._damaged_limit = damaged_limit
         self._cache_blocks = max(1, cache_blocks)
-        self._cache: OrderedDict[BlockId, list[bytes]] = OrderedDict()
+        self._cache: OrderedDict[BlockId, list[Pair]] = OrderedDict()
 
     def pairs(self, rows: NDArray[np.int64]) -> list[Pair]:
         """The pairs at `rows`, int64 [n, 3] of (shard, block in shard, row in block), in that order."""
-        return [self._pair(shard, block, row) for shard, block, row in rows.tolist()]
+        found: list[Pair] = []
+        # A lane gives many rows of one block in a row: each block is looked up once for all of them.
+        for place, places in groupby(rows.tolist(), key=itemgetter(0, 1)):
+            pairs = self._sound(place)
+            found += [pairs[row % len(pairs)] for _, _, row in places]
+        return found
 
-    def _pair(self, shard: int, block: int, row: int) -> Pair:
-        place, lines = self._sound_lines((shard, block))
-        row %= len(lines)
-        where = f"{self.index.shards[place[0]].name} block {place[1]} row {row}"
-        return Pair.from_dict(json.loads(lines[row]), where)
-
-    def _sound_lines(self, place: BlockId) -> tuple[BlockId, list[bytes]]:
+    def _sound(self, place: BlockId) -> list[Pair]:
+        """The pairs of a block, or of the next sound one."""
         while True:
-            lines = self._lines(place)
-            if lines is not None:
-                return place, lines
+            pairs = self._block(place)
+            if pairs is not None:
+                return pairs
             place = self._following(place)
 
-    def _lines(self, place: BlockId) -> list[bytes] | None:
-        """The lines of a block, or None when it is damaged."""
+    def _block(self, place: BlockId) -> list[Pair] | None:
+        """The pairs of a block, or None when it is damaged."""
         if place in self._cache:
             self._cache.move_to_end(place)
             return self._cache[place]
         if place in self.damaged:
             return None
         shard = self.index.shards[place[0]]
-        offset, size, samples = shard.blocks[place[1]].tolist()
         try:
-            lines = read_block(self.index.folder / shard.name, offset, size, samples)
+            pairs = read_block(self.index.folder / shard.name, shard.blocks[place[1]])
         except DamagedBlock as damage:
             self._note_damage(place, str(damage))
             return None
-        self._cache[place] = lines
+        self._cache[place] = pairs
         if len(self._cache) > self._cache_blocks:
             self._cache.popitem(last=False)
-        return lines
+        return pairs
 
     def _note_damage(self, place: BlockId, reason: str) -> None:
         self.damaged[place] = reason

@@ -10,6 +10,7 @@ from largede.config.recipe import DataConfig
 from largede.objectives.contrastive import UNKNOWN_KEY
 from largede.streams.chunks import TokenRows
 from largede.streams.pair import Pair
+from largede.streams.pieces import Encode, encoder_of
 from largede.text import passage_text, text_key
 
 
@@ -46,18 +47,18 @@ class PairTokeniser:
     def __init__(self, tokenizer: str, data: DataConfig) -> None:
         self.tokenizer_name = tokenizer
         self.data = data
-        self._tokenizer: Any = None
+        self._encode: Encode | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_tokenizer": None}
+        return {**self.__dict__, "_encode": None}
 
     @property
-    def tokenizer(self) -> Any:
-        if self._tokenizer is None:
+    def encode(self) -> Encode:
+        if self._encode is None:
             from largede.models.build import load_tokenizer
 
-            self._tokenizer = load_tokenizer(self.tokenizer_name)
-        return self._tokenizer
+            self._encode = encoder_of(load_tokenizer(self.tokenizer_name), self.data.tokenizer_backend)
+        return self._encode
 
     def __call__(self, pairs: list[Pair], step: int) -> RankBatch:
         negatives = [self._chosen_negatives(pair, step) for pair in pairs]
@@ -92,10 +93,7 @@ class PairTokeniser:
 
     def _tokens(self, texts: Sequence[str], limit: int) -> tuple[TokenRows, int]:
         """Token rows cut to `limit` (the end-of-sequence token kept), and how many were cut."""
-        if not texts:
-            return TokenRows.of([]), 0
-        encoded = self.tokenizer(list(texts), truncation=True, max_length=limit, return_attention_mask=False)
-        rows = TokenRows.of(encoded["input_ids"])
+        rows = TokenRows.of(self.encode(texts, limit))
         # A row at the limit may have been exactly that long; counting it as cut errs by those few.
         return rows, int((rows.lengths >= limit).sum())
 

@@ -1,7 +1,10 @@
 """Steps prepared ahead in loader processes. Imports torch: import it where it is used."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+import queue
+import threading
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -9,6 +12,9 @@ T = TypeVar("T")
 
 # Steps each worker keeps ready ahead of the trainer.
 STEPS_AHEAD = 2
+# Steps that lie ready in the training process itself.
+FETCHED_AHEAD = 2
+_LOOK_S = 0.1
 
 
 class _StridedSteps(IterableDataset[T]):
@@ -24,6 +30,15 @@ class _StridedSteps(IterableDataset[T]):
         return self._steps(self._start + worker.id, worker.num_workers)
 
 
+@dataclass(frozen=True)
+class _Fetched(Generic[T]):
+    """An item, or what ended the items: an error, or None at their end."""
+
+    item: T | None = None
+    ended: bool = False
+    error: BaseException | None = None
+
+
 def steps_in_workers(steps: Callable[[int, int], Iterator[T]], start: int, workers: int) -> Iterator[T]:
     """The items of steps start, start + 1, ... in order, prepared by `workers` processes, which end with the iterator.
 
@@ -33,4 +48,45 @@ def steps_in_workers(steps: Callable[[int, int], Iterator[T]], start: int, worke
     loader: Any = DataLoader(
         _StridedSteps(steps, start), batch_size=None, num_workers=workers, prefetch_factor=STEPS_AHEAD
     )
-    return iter(loader)
+    return fetched_ahead(iter(loader))
+
+
+def fetched_ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """The same items, taken by a thread of this process before they are asked for.
+
+    Taking one from a loader costs half a millisecond for the queue and the copy: 3 % of the shortest steps.
+    """
+    fetched: queue.Queue[_Fetched[T]] = queue.Queue(FETCHED_AHEAD)
+    stop = threading.Event()
+    thread = threading.Thread(target=_fetch, args=(items, fetched, stop), name="largede batches", daemon=True)
+    thread.start()
+    try:
+        while not (got := fetched.get()).ended:
+            yield got.item  # type: ignore[misc]  # an item is there until the end
+        if got.error is not None:
+            raise got.error
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _fetch(items: Iterator[T], fetched: "queue.Queue[_Fetched[T]]", stop: threading.Event) -> None:
+    last: _Fetched[T] = _Fetched(ended=True)
+    try:
+        for item in items:
+            if not _handed_over(_Fetched(item), fetched, stop):
+                return
+    except BaseException as error:
+        last = _Fetched(ended=True, error=error)
+    _handed_over(last, fetched, stop)
+
+
+def _handed_over(item: _Fetched[T], fetched: "queue.Queue[_Fetched[T]]", stop: threading.Event) -> bool:
+    """Wait for room; false when nobody asks any more."""
+    while not stop.is_set():
+        try:
+            fetched.put(item, timeout=_LOOK_S)
+            return True
+        except queue.Full:
+            continue
+    return False

@@ -3,12 +3,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from shard_sets import make_shards, write_pairs
 
 from data_tools.shard import ShardSettings, shard
 from largede.errors import DataError
-from largede.streams.index import INDEX_NAME, ShardIndex
+from largede.files import sha256_file
+from largede.streams.index import BLOCKS_NAME, INDEX_NAME, ShardIndex
 
 Change = Callable[[dict[str, Any]], object]
 
@@ -29,7 +31,9 @@ def rewrite(folder: Path, change: Change) -> None:
 def test_what_is_written_is_read(tmp_path: Path) -> None:
     made = make_shards(tmp_path)
     read = ShardIndex.load(made.folder)
-    assert json.loads(read.to_json()) == json.loads((made.folder / INDEX_NAME).read_text())
+    read.save(tmp_path)
+    for name in (INDEX_NAME, BLOCKS_NAME):
+        assert (tmp_path / name).read_bytes() == (made.folder / name).read_bytes()
     assert (read.samples, read.seed, len(read.shards)) == (200, 1, 5)
 
 
@@ -65,7 +69,7 @@ def test_missing_and_resized_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda r: r.update(version=2), "version 2"),
+        (lambda r: r.update(version=1), "version 1"),
         (lambda r: r.update(format="tar"), "format 'tar'"),
         (lambda r: r.update(samples=r["samples"] + 1), "totals are not the sums"),
         (lambda r: r.pop("shards"), "shards"),
@@ -74,12 +78,12 @@ def test_missing_and_resized_shards(tmp_path: Path) -> None:
         (lambda r: r["shards"][0].update(name="../shard-00000.tar"), "is no file name"),
         (lambda r: r["shards"][0].update(name=".."), "is no file name"),
         (lambda r: r["shards"][1].update(name="shard-00000.tar"), "two shards have one name"),
-        (lambda r: r["shards"][0]["blocks"].pop(), "do not add up"),
-        (lambda r: r["shards"][0]["blocks"][0].__setitem__(2, 0), "lies outside it or is empty"),
-        (lambda r: r["shards"][0]["blocks"][0].__setitem__(0, 10**9), "lies outside it or is empty"),
-        (lambda r: r["shards"][0]["blocks"][0].__setitem__(1, 2**62), "lies outside it or is empty"),
-        (lambda r: r["shards"][0]["blocks"][0].__setitem__(1, 2**70), "contradicts itself"),
-        (lambda r: r["shards"][0]["blocks"][0].append(1), "contradicts itself"),
+        (lambda r: r["shards"][0].update(blocks=4), "has blocks of no shard"),
+        (lambda r: r["shards"][0].update(blocks=0), "has 0 blocks"),
+        (lambda r: r["shards"][4].update(blocks=6), "has 6 blocks, blocks.npy has 5"),
+        (lambda r: r["blocks"].update(sha256="0"), "does not match its checksum"),
+        (lambda r: r["blocks"].update(count=24), "is not uint32 (24, 4)"),
+        (lambda r: r.pop("blocks"), "contradicts itself"),
         (lambda r: r["shards"].__setitem__(0, 3), "contradicts itself"),
     ],
 )
@@ -87,3 +91,31 @@ def test_an_index_that_contradicts_itself(tmp_path: Path, change: Change, compla
     index = make_shards(tmp_path)
     rewrite(index.folder, change)
     assert complaint in refusal(index.folder).given
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "value", "complaint"),
+    [
+        (0, 0, 100, "a block of shard-00000.tar lies outside it or is empty"),
+        (7, 0, 2**32 - 1, "a block of shard-00001.tar lies outside it or is empty"),
+        (24, 1, 10**9, "a block of shard-00004.tar lies outside it or is empty"),
+        (3, 2, 0, "a block of shard-00000.tar lies outside it or is empty"),
+        (3, 2, 7, "the blocks of shard-00000.tar do not add up to 40 pairs"),
+    ],
+)
+def test_a_table_of_blocks_that_contradicts_the_index(
+    tmp_path: Path, row: int, column: int, value: int, complaint: str
+) -> None:
+    index = make_shards(tmp_path)
+    table = np.load(index.folder / BLOCKS_NAME)
+    table[row, column] = value
+    np.save(index.folder / BLOCKS_NAME, table)
+    checksum = sha256_file(index.folder / BLOCKS_NAME)
+    rewrite(index.folder, lambda record: record["blocks"].update(sha256=checksum))
+    assert complaint in refusal(index.folder).given
+
+
+def test_no_table_of_blocks(tmp_path: Path) -> None:
+    index = make_shards(tmp_path)
+    (index.folder / BLOCKS_NAME).unlink()
+    assert refusal(index.folder).given.endswith("blocks.npy is missing")

@@ -33,9 +33,9 @@ class Machine:
     """GB/s of a GPU to its own memory."""
     host_link_gbs: float = 50.0
     """GB/s between one GPU and main memory, one way."""
-    loader_pairs_per_s: float = 1_300.0
-    """Pairs that one loader process reads and tokenises in a second; measured on one core of an AMD EPYC with T5's
-    vocabulary, questions of 18 and passages of 206 tokens on average."""
+    loader_pairs_per_s: float = 8_000.0
+    """Pairs that one loader process reads, tokenises and packs in a second; 8,800 and more were measured on one core
+    of an AMD EPYC with T5's vocabulary and pairs of 1,171 bytes (largede/streams/README.md)."""
     query_tokens: float | None = None
     passage_tokens: float | None = None
     """Mean real tokens of a text, for time; unknown: half the recipe's limit."""

@@ -1,0 +1,190 @@
+"""Pairs a second that one process reads, tokenises and packs: largede, plain webdataset, Hugging Face `datasets`.
+
+    PYTHONPATH=tests/streams .venv/bin/python -m speed PAIRS... --tokenizer FOLDER
+
+All three hand over the same pairs in shuffled order, in one run, stage upon stage:
+
+- pairs: out of the files, decompressed and decoded, as texts. webdataset reads one pair per member (JSON), as its users
+  write them, through a shuffle buffer; `datasets` streams JSON lines (zstd) and Parquet, each through a shuffle buffer.
+- tokens: the same, in batches, as token ids: largede's as its recipes do by default, the others' by transformers.
+- chunks: the same, laid out in padded chunks of a token budget.
+
+The rounds go through all of them in turn, so that a noisy neighbour meets all alike; a rate is that of the best round,
+beside it the spread. Everything runs in one process on one thread.
+"""
+
+import argparse
+import io
+import json
+import os
+import statistics
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+BATCH = 256
+"""Pairs of one batch: a rank's rows when a batch of 2,048 is spread over 8."""
+CHUNK_TOKENS = 16384
+SHUFFLE = 1000
+"""Samples in the shuffle buffers of the others: webdataset's and datasets' documentation use this size."""
+MEMBERS_PER_TAR = 10_000
+OURS = "largede"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pairs", nargs="+", type=Path)
+    parser.add_argument("--tokenizer", required=True)
+    parser.add_argument("--count", type=int, default=40_000, help="pairs read for the first stage (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    os.environ["HF_DATASETS_OFFLINE"] = "1"
+    with tempfile.TemporaryDirectory() as folder:
+        sources = prepare(args.pairs, Path(folder), args.count)
+        measure(sources, args.tokenizer, args.count, args.rounds)
+
+
+def prepare(inputs: list[Path], folder: Path, count: int) -> dict[str, Callable[[], Iterator[dict[str, str]]]]:
+    """The same pairs written in every form; each name opens a stream of its batches."""
+    from data_tools.pairs import PairReader
+    from data_tools.shard import ShardSettings, shard
+
+    pairs = [{"query": pair.query, "positive": pair.positive} for pair in islice(PairReader(inputs), count)]
+    plain = folder / "pairs.jsonl"
+    plain.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
+    shard([plain], folder / "shards", ShardSettings(shard_pairs=8192))
+    print(f"{len(pairs):,} pairs, {plain.stat().st_size / len(pairs):,.0f} bytes of JSON each")
+    for name, size in {
+        OURS: tree_size(folder / "shards"),
+        "webdataset": write_members(pairs, folder / "members"),
+        "datasets, JSON lines": write_json_lines(pairs, folder / "pairs.jsonl.zst"),
+        "datasets, Parquet": write_parquet(pairs, folder / "pairs.parquet"),
+    }.items():
+        print(f"  {name:22} {size / len(pairs):7,.0f} bytes a pair on disk")
+    return {
+        OURS: lambda: largede_pairs(folder / "shards"),
+        "largede, transformers": lambda: largede_pairs(folder / "shards"),
+        "webdataset": lambda: webdataset_pairs(folder / "members"),
+        "datasets, JSON lines": lambda: datasets_pairs("json", folder / "pairs.jsonl.zst"),
+        "datasets, Parquet": lambda: datasets_pairs("parquet", folder / "pairs.parquet"),
+    }
+
+
+def tree_size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def write_members(pairs: list[dict[str, str]], folder: Path) -> int:
+    """Tars with one JSON member for each pair."""
+    folder.mkdir()
+    for first in range(0, len(pairs), MEMBERS_PER_TAR):
+        with tarfile.open(folder / f"members-{first // MEMBERS_PER_TAR:03d}.tar", "w") as tar:
+            for number, pair in enumerate(pairs[first : first + MEMBERS_PER_TAR], start=first):
+                data = json.dumps(pair, ensure_ascii=False).encode()
+                member = tarfile.TarInfo(f"{number:08d}.json")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return tree_size(folder)
+
+
+def write_json_lines(pairs: list[dict[str, str]], path: Path) -> int:
+    import zstandard
+
+    data = "".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs).encode()
+    path.write_bytes(zstandard.compress(data, level=3))
+    return path.stat().st_size
+
+
+def write_parquet(pairs: list[dict[str, str]], path: Path) -> int:
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pairs), path, compression="zstd", row_group_size=10_000)
+    return path.stat().st_size
+
+
+def largede_pairs(folder: Path) -> Iterator[list[Any]]:
+    from largede.streams.batches import PairBatches
+
+    return iter(
+        PairBatches(folder, batch_size=BATCH, lanes=4, seed=0, rank=0, world_size=1, transform=lambda pairs, _: pairs)
+    )
+
+
+def webdataset_pairs(folder: Path) -> Iterator[list[Any]]:
+    import webdataset
+
+    urls = sorted(map(str, folder.glob("*.tar")))
+    samples = webdataset.WebDataset(urls, shardshuffle=False).repeat().shuffle(SHUFFLE).decode()
+    return batched(sample["json"] for sample in samples)
+
+
+def datasets_pairs(kind: str, path: Path) -> Iterator[list[Any]]:
+    import datasets
+
+    datasets.disable_progress_bars()
+    rows = datasets.load_dataset(kind, data_files=str(path), streaming=True, split="train")
+    return batched(iter(rows.shuffle(seed=0, buffer_size=SHUFFLE)))
+
+
+def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
+    from largede.streams.pair import Pair
+
+    while batch := list(islice(rows, BATCH)):
+        yield [Pair(row["query"], row["positive"]) for row in batch]
+
+
+def measure(sources: dict[str, Callable[[], Iterator[Any]]], tokenizer: str, count: int, rounds: int) -> None:
+    """Print a table: rows are the readers, columns the stages."""
+    fast, plain = stages_of(tokenizer, "auto"), stages_of(tokenizer, "transformers")
+    for stage, share in {"pairs": 1.0, "tokens": 0.1, "chunks": 0.1}.items():
+        rates: dict[str, list[float]] = {name: [] for name in sources}
+        for _ in range(rounds):
+            for name, open_source in sources.items():
+                transform = (fast if name == OURS else plain)[stage]
+                rates[name].append(rate(open_source(), transform, int(count * share)))
+        ours = rates[OURS]
+        print(
+            f"\n{stage}: pairs a second of one process, best of {rounds} (spread); largede against it in the same round"
+        )
+        for name, found in rates.items():
+            ratios = [a / b for a, b in zip(ours, found, strict=True)]
+            spread = f"{min(found):,.0f} to {max(found):,.0f}"
+            print(f"  {name:22} {max(found):9,.0f}  ({spread})  x {statistics.median(ratios):.1f}")
+
+
+def stages_of(tokenizer: str, backend: Literal["auto", "transformers"]) -> dict[str, Callable[[list[Any]], object]]:
+    """What is done with a batch in each stage."""
+    from largede.config.recipe import DataConfig
+    from largede.streams.chunks import make_chunks
+    from largede.streams.tokenise import PairTokeniser
+
+    data = DataConfig(max_query_tokens=64, max_passage_tokens=256, tokenizer_backend=backend)
+    tokenise = PairTokeniser(tokenizer, data)
+
+    def chunks(pairs: list[Any]) -> object:
+        batch = tokenise(pairs, 0)
+        return make_chunks(batch.queries, CHUNK_TOKENS), make_chunks(batch.passages, CHUNK_TOKENS)
+
+    return {"pairs": len, "tokens": lambda pairs: tokenise(pairs, 0), "chunks": chunks}
+
+
+def rate(batches: Iterator[list[Any]], transform: Callable[[list[Any]], object], count: int) -> float:
+    """Pairs a second over `count` pairs, the first batch (opening files, filling buffers) not counted."""
+    transform(next(batches))
+    done = 0
+    started = time.perf_counter()
+    while done < count - 2 * BATCH:
+        batch = next(batches)
+        transform(batch)
+        done += len(batch)
+    return done / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()
