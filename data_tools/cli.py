@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.format import Format, add_option_flags, options_from
+from data_tools.pipelines.verbs import PIPELINE_VERBS
 from data_tools.readers import FORMATS
 from largede.verbs import Verb, positive, run_verbs
 
@@ -199,6 +200,7 @@ VERBS: tuple[Verb, ...] = (
         _vocabulary_flags,
         _run_vocabulary,
     ),
+    *PIPELINE_VERBS,
     Verb(
         "shard",
         "Shuffle pairs and write them as shards of blocks with an index.",

@@ -1,0 +1,336 @@
+"""`largede-data dedup`: of pairs that are equal or nearly so in query and passage, the first in reading order stays.
+
+Two pairs are duplicates when both sides agree: two questions about one passage are two pairs. So each band of the
+MinHash signature joins hashes of the query's shingles with hashes of the passage's into one 60-bit number. Stages:
+
+1. signatures: each part writes, for each band, (number, row) sorted; one more band holds a hash of all the words, equal
+   for exact duplicates. Beside them a sketch of each pair: a byte of every MinHash.
+2. matches: datatrove merges each band over all parts and writes the rows that agree.
+3. clusters: rows connected by matches are compared by their sketches; what is similar enough to an earlier pair that
+   stays is listed for removal, part by part.
+4. dedup: each part is read again, and the listed rows are left out.
+"""
+
+import resource
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from datatrove.data import Document
+from datatrove.pipeline.base import PipelineStep
+from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
+from datatrove.utils.hashing import HashConfig
+
+from data_tools.pairs import lines_of, parse_pair
+from data_tools.pipelines.clusters import Places, Rows, first_of_cluster, similar_to_first
+from data_tools.pipelines.job import Plan
+from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
+from data_tools.pipelines.words import Hashes, mixed, run_hashes, whole_hash, words
+from data_tools.pipelines.work import Stage
+from largede.errors import DataError
+from largede.files import read_json_object, write_json, writing
+from largede.streams.pair import Pair
+from largede.text import passage_text
+
+Sketches = npt.NDArray[np.uint8]
+
+EXACT, NEAR = "exact duplicate", "near duplicate"
+# Datatrove cuts a band off at 2^61 - 1.
+_SHIFT = np.uint64(4)
+_EXAMPLES = 5
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class DedupSettings:
+    """Least Jaccard similarities of the shingles (runs of words) of both sides, and how candidates are found.
+
+    `bands` hold `query_hashes` + `passage_hashes` MinHashes each; pairs that agree in one band are candidates. With
+    similarities q and p that happens with probability 1 - (1 - q^query_hashes * p^passage_hashes)^bands. Similarities
+    are estimated from all MinHashes of a side. No bands: exact duplicates only.
+    """
+
+    query_similarity: float = 0.6
+    passage_similarity: float = 0.7
+    bands: int = 14
+    query_hashes: int = 3
+    passage_hashes: int = 3
+    query_ngram: int = 2
+    passage_ngram: int = 5
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        for name, least in (("bands", 0), ("query_hashes", 1), ("passage_hashes", 1),
+                            ("query_ngram", 1), ("passage_ngram", 1)):  # fmt: skip
+            if getattr(self, name) < least:
+                flag = name.replace("_", "-")
+                raise DataError(f"--{flag} {getattr(self, name)}", expected=f"{least} or more", mend=f"raise --{flag}")
+        for name in ("query_similarity", "passage_similarity"):
+            if not 0 < getattr(self, name) <= 1:
+                flag = name.replace("_", "-")
+                raise DataError(
+                    f"--{flag} {getattr(self, name)}", expected="above 0, at most 1", mend=f"change --{flag}"
+                )
+
+
+def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:
+    return Plan(
+        "dedup", asdict(settings), _judges, partial(_stages, settings, skip_bad), facts=_facts, skip_bad=skip_bad
+    )
+
+
+def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[Path]) -> list[Stage]:
+    signatures, matches, removals, sketches = (
+        work / name for name in ("signatures", "matches", "removals", "sketches")
+    )
+    bands = settings.bands + 1
+    return [
+        Stage("signatures", len(parts), [ReadPart(parts, skip_bad), WriteSignatures(settings, signatures, sketches)]),
+        Stage("matches", bands, [FindMatches(signatures, matches, bands)]),
+        Stage("clusters", 1, [FindClusters(settings, matches, sketches, removals, len(parts))]),
+    ]
+
+
+def _judges(work: Path) -> list[Judge]:
+    return [Listed(work / "removals")]
+
+
+class MinHash:
+    """Signatures and sketches of pairs."""
+
+    def __init__(self, settings: DedupSettings) -> None:
+        self.settings = settings
+        numbers = np.random.default_rng(settings.seed)
+        self._hashes_of_band = settings.query_hashes, settings.passage_hashes
+        self._query, self._passage = (
+            _permutations(numbers, (settings.bands, hashes)) for hashes in self._hashes_of_band
+        )
+
+    def signatures(self, pairs: Sequence[Pair]) -> tuple[Hashes, Sketches]:
+        """(pairs, bands + 1) numbers of 60 bits, the last of all the words, and (pairs, bands, hashes) sketches."""
+        query, passage = self._hashes_of_band
+        shape = len(pairs), self.settings.bands, query + passage
+        minima, exact = np.empty(shape, np.uint64), np.empty((len(pairs), 2), np.uint64)
+        for row, pair in enumerate(pairs):
+            sides = words(pair.query), words(passage_text(pair.title, pair.positive))
+            exact[row] = [whole_hash(side) for side in sides]
+            minima[row, :, :query] = _least(_shingles(sides[0], self.settings.query_ngram), *self._query)
+            minima[row, :, query:] = _least(_shingles(sides[1], self.settings.passage_ngram), *self._passage)
+        numbers = np.concatenate([_joined(minima), _joined(exact)[:, None]], axis=1) >> _SHIFT
+        # The least numbers share their leading bits, the trailing ones tell them apart.
+        return numbers, mixed(minima).astype(np.uint8)
+
+
+def _permutations(numbers: np.random.Generator, shape: tuple[int, int]) -> tuple[Hashes, Hashes]:
+    """x -> a x + b modulo 2^64 with odd a is a bijection of 64-bit numbers; x is well mixed already."""
+    factors, terms = numbers.integers(0, 2**64, (2, *shape), np.uint64)
+    return factors | np.uint64(1), terms
+
+
+def _shingles(found: list[str], length: int) -> Hashes:
+    """Hashes of the runs of words; a text without words has one shingle, as all such texts are equal."""
+    hashes = run_hashes(found, length)
+    return hashes if len(hashes) else np.zeros(1, np.uint64)
+
+
+def _least(shingles: Hashes, factors: Hashes, terms: Hashes) -> Hashes:
+    """The least hash of the shingles under each permutation, in the shape of the permutations."""
+    least: Hashes = (shingles[:, None, None] * factors + terms).min(axis=0)
+    return least
+
+
+def _joined(hashes: Hashes) -> Hashes:
+    """One hash of those along the last axis, in which their order counts."""
+    total = np.zeros(hashes.shape[:-1], np.uint64)
+    for place in range(hashes.shape[-1]):
+        total = mixed(total + hashes[..., place] + np.uint64(0x9E3779B97F4A7C15))
+    return total
+
+
+_RECORD = np.dtype([("number", "<u8"), ("row", "<u4")])
+
+
+class WriteSignatures(PipelineStep):
+    """In the files that datatrove's second MinHash stage reads: one for each band and part, sorted by number.
+
+    A part's signatures and sketches are in memory until it is written: about 200 bytes for each pair.
+    """
+
+    type, name = "dedup", "signatures"
+
+    def __init__(self, settings: DedupSettings, signatures: Path, sketches: Path) -> None:
+        super().__init__()
+        self.settings = settings
+        self.signatures = signatures
+        self.sketches = sketches
+
+    def run(self, data: Iterator[Document], rank: int = 0, world_size: int = 1) -> Iterator[Document]:
+        numbers, rows, sketches = self._read(data)
+        for band in range(self.settings.bands + 1):
+            records = np.empty(len(rows), _RECORD)
+            records["number"], records["row"] = numbers[:, band], rows
+            records.sort(order=("number", "row"))
+            with writing(self.signatures / f"bucket_{band:03d}" / f"{rank:05d}.minhash.sig") as stream:
+                stream.write(records.tobytes())
+        for name, array in (("rows", rows), ("sketches", sketches)):
+            with writing(self.sketches / f"{rank:05d}.{name}.npy") as stream:
+                np.save(stream, array)
+        return iter(())
+
+    def _read(self, data: Iterator[Document]) -> tuple[Hashes, npt.NDArray[np.uint32], Sketches]:
+        """Numbers, rows and sketches of the pairs of one part."""
+        minhash = MinHash(self.settings)
+        usable = (document.metadata for document in data if "drop" not in document.metadata)
+        numbers, sketches = ([block] for block in minhash.signatures([]))
+        rows = [np.empty(0, np.uint32)]
+        while batch := list(islice(usable, _ROWS_AT_ONCE)):
+            found = minhash.signatures([each["pair"] for each in batch])
+            numbers.append(found[0])
+            sketches.append(found[1])
+            rows.append(np.array([each["row"] for each in batch], np.uint32))
+        return np.concatenate(numbers), np.concatenate(rows), np.concatenate(sketches)
+
+
+class FindMatches(MinhashDedupBuckets):
+    """Task n merges band n of all parts. It needs a file handle for each part."""
+
+    def __init__(self, signatures: Path, matches: Path, bands: int) -> None:
+        config = MinhashConfig(num_buckets=bands, hashes_per_bucket=1, hash_config=HashConfig(precision=64))
+        super().__init__(str(signatures), str(matches), config=config, lines_to_buffer=1000)
+
+    def run(self, data: None = None, rank: int = 0, world_size: int = 1) -> None:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        super().run(data, rank, world_size)
+
+
+class FindClusters(PipelineStep):
+    """Which rows go, and which stay for them.
+
+    In memory are the matches of all bands, each once (16 bytes), and the sketches of the rows that have one.
+    """
+
+    type, name = "dedup", "clusters"
+
+    def __init__(self, settings: DedupSettings, matches: Path, sketches: Path, removals: Path, parts: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.matches = matches
+        self.sketches = sketches
+        self.removals = removals
+        self.parts = parts
+
+    def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
+        bands = self.settings.bands
+        places, first = first_of_cluster(_matches([self._band(band) for band in range(bands + 1)]))
+        removed, kept = similar_to_first(places, first, self._similar(places))
+        equal, first_equal = first_of_cluster(_matches([self._band(bands)]))
+        is_exact = np.isin(removed, equal[equal != first_equal])
+        for part in range(self.parts):
+            mine = removed >> np.uint64(32) == part
+            with writing(self.removals / f"{part:05d}.npy") as stream:
+                np.save(stream, np.stack([removed[mine], kept[mine], is_exact[mine].astype(np.uint64)]))
+        write_json(self.removals / "clusters.json", _summary(removed, kept, is_exact))
+
+    def _band(self, band: int) -> Path:
+        return self.matches / f"{band:05d}_00.dups"
+
+    def _similar(self, places: Places) -> Callable[[Rows, Rows], npt.NDArray[np.bool_]]:
+        """A function from two lists of indices into `places` to whether the pairs there are similar on both sides."""
+        sketches = self._sketches_at(places)
+        cut = self.settings.query_hashes
+        limits = self.settings.query_similarity, self.settings.passage_similarity
+
+        def similar(left: Rows, right: Rows) -> npt.NDArray[np.bool_]:
+            agree = sketches[left] == sketches[right]
+            sides = agree[:, :, :cut].reshape(len(left), -1), agree[:, :, cut:].reshape(len(left), -1)
+            query, passage = (
+                side.sum(axis=1) >= limit * side.shape[1] for side, limit in zip(sides, limits, strict=True)
+            )
+            both: npt.NDArray[np.bool_] = query & passage
+            return both
+
+        return similar
+
+    def _sketches_at(self, places: Places) -> Sketches:
+        shape = self.settings.bands, self.settings.query_hashes + self.settings.passage_hashes
+        found = [np.empty((0, *shape), np.uint8)]
+        for part in np.unique(places >> np.uint64(32)).tolist():
+            wanted = places[places >> np.uint64(32) == part] & np.uint64(2**32 - 1)
+            rows = np.load(self.sketches / f"{part:05d}.rows.npy")
+            sketches = np.load(self.sketches / f"{part:05d}.sketches.npy", mmap_mode="r")
+            found.append(sketches[np.searchsorted(rows, wanted)])
+        return np.concatenate(found)
+
+
+def _matches(files: list[Path]) -> Places:
+    """(matches, 2) places, each match once; a place is part * 2^32 + row."""
+    found = np.empty((0, 2), np.uint64)
+    for path in files:
+        numbers = np.fromfile(path, "<u4").reshape(-1, 4).astype(np.uint64)
+        pairs = (numbers[:, 0::2] << np.uint64(32)) | numbers[:, 1::2]
+        found = np.unique(np.concatenate([found, pairs]), axis=0)
+    return found
+
+
+def _summary(removed: Places, kept: Places, is_exact: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    sizes = np.unique(kept, return_counts=True)[1] + 1  # with the one that stays
+    examples = [
+        {"name": kind if number == 1 else f"{kind}, example {number}", "removed": int(place), "kept": int(stays)}
+        for kind, wanted in ((EXACT, is_exact), (NEAR, ~is_exact))
+        for number, (place, stays) in enumerate(islice(zip(removed[wanted], kept[wanted], strict=True), _EXAMPLES), 1)
+    ]
+    return {"clusters": len(sizes), "largest": int(sizes.max(initial=0)), "examples": examples}
+
+
+class Listed(Judge):
+    """Drops the rows that the clusters list for this part."""
+
+    name = "listed for removal"
+
+    def __init__(self, removals: Path) -> None:
+        super().__init__()
+        self.removals = removals
+        self._kinds: dict[int, str] = {}
+
+    def prepare(self, rank: int) -> None:
+        places, _, is_exact = np.load(self.removals / f"{rank:05d}.npy")
+        rows = (places & np.uint64(2**32 - 1)).tolist()
+        self._kinds = dict(zip(rows, np.where(is_exact, EXACT, NEAR).tolist(), strict=True))
+
+    def judge(self, pair: Pair, row: int) -> Drop | None:
+        kind = self._kinds.get(row)
+        return Drop(kind) if kind else None
+
+
+def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
+    """Clusters and, for each kind of duplicate, examples beside the pair that stays for them."""
+    found = read_json_object(work / "removals" / "clusters.json")
+    wanted = {place for example in found["examples"] for place in (example["removed"], example["kept"])}
+    pairs = _pairs_at(wanted, parts)
+    examples = {
+        each["name"]: {"removed": shown_pair(pairs[each["removed"]]), "kept": shown_pair(pairs[each["kept"]])}
+        for each in found["examples"]
+    }
+    return {
+        "clusters of duplicates": found["clusters"],
+        "pairs in the largest cluster": found["largest"],
+        "examples": examples,
+    }
+
+
+def _pairs_at(places: set[int], parts: list[Path]) -> dict[int, Pair]:
+    """The pairs of some rows; a part is read up to the last row that is wanted of it."""
+    found: dict[int, Pair] = {}
+    for part in sorted({place >> 32 for place in places}):
+        rows = {place & (2**32 - 1) for place in places if place >> 32 == part}
+        lines = (line for line in lines_of(parts[part]) if not line.isspace())
+        for row, line in enumerate(islice(lines, max(rows) + 1)):
+            if row in rows:
+                found[part << 32 | row] = parse_pair(line, f"{parts[part]} row {row}")
+    return found

@@ -1,0 +1,195 @@
+"""A pipeline from the command to the finished folder: nothing is taken as finished before all of it is.
+
+While it runs, everything lies in `OUT.work`: the settings it was begun with, the parts written so far, datatrove's
+marks of finished tasks, logs. The last stage writes the report and renames the results to `OUT`. The same command goes
+on where it was stopped; another one is refused.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datatrove.pipeline.base import PipelineStep
+
+from data_tools.pipelines.executors import Executor
+from data_tools.pipelines.parts import find_parts, identity
+from data_tools.pipelines.report import REPORT, merged, write_report
+from data_tools.pipelines.steps import Judge, ReadPart, WritePart, counts_path
+from data_tools.pipelines.work import Stage, Work, only_one_command
+from largede.errors import DataError
+from largede.files import read_json_object, write_json
+
+FORMAT_VERSION = 1
+
+
+def _no_stages(work: Path, parts: list[Path]) -> list[Stage]:
+    return []
+
+
+def _no_facts(work: Path, parts: list[Path]) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a verb is made of. `settings` (JSON) decide the results, beside the parts and `also_reads`.
+
+    `before` gives the stages that come before the one that reads, judges and writes each part; `facts` what the report
+    says beyond counts. Both get the work folder.
+    """
+
+    verb: str
+    settings: dict[str, Any]
+    judges: Callable[[Path], list[Judge]]
+    before: Callable[[Path, list[Path]], list[Stage]] = _no_stages
+    facts: Callable[[Path, list[Path]], dict[str, Any]] = _no_facts
+    also_reads: Sequence[Path] = ()
+    skip_bad: int = 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`report` is None while the work goes on elsewhere; `message` says where it stands then."""
+
+    out: Path
+    report: dict[str, Any] | None
+    done_now: bool
+    seconds: float = 0.0
+    message: str = ""
+
+    def __str__(self) -> str:
+        if self.report is None:
+            return self.message
+        read, kept = self.report["read"], self.report["kept"]
+        counts = f"{read:,} pairs read, {kept:,} kept, {read - kept:,} removed; see {self.out / 'report.md'}"
+        if not self.done_now:
+            return f"{self.out} is up to date: {counts}"
+        return f"{self.out}: {counts}; {self.seconds:.1f} s, {read / max(self.seconds, 1e-9):,.0f} pairs a second"
+
+
+def run_plan(plan: Plan, inputs: Sequence[Path], out: Path, executor: Executor) -> Outcome:
+    """Bring `out` about, or find it there. Raises DataError for unusable inputs and for other work in the way."""
+    started, message, done_now = time.monotonic(), None, False
+    out = out.resolve()
+    parts = find_parts(inputs)
+    made_from = {
+        "verb": plan.verb,
+        "version": FORMAT_VERSION,
+        "settings": plan.settings | {"skip_bad": plan.skip_bad},
+        "inputs": [identity(path) for path in [*parts, *plan.also_reads]],
+    }
+    work = Work(out.with_name(out.name + ".work"))
+    present = _finished(out, made_from)
+    if present is None or work.folder.exists():
+        with only_one_command(work):
+            # Another command may have finished it while this one waited.
+            present = _finished(out, made_from)
+            if present is None:
+                _open_work(work, made_from)
+                message = executor.execute(stages_of(plan, parts, work, out), work)
+                present, done_now = _finished(out, made_from), True
+            if present is not None:
+                _tidy(work, out)
+    if present is None:
+        return Outcome(out, None, False, message=message or f"{out} is not finished; logs in {work.folder / 'logs'}")
+    return Outcome(out, present, done_now, time.monotonic() - started)
+
+
+def stages_of(plan: Plan, parts: list[Path], work: Work, out: Path) -> list[Stage]:
+    """The one definition that every executor runs."""
+    folder = work.folder
+    steps = [
+        ReadPart(parts, plan.skip_bad),
+        *plan.judges(folder),
+        WritePart(parts, folder / "results", folder / "counts"),
+    ]
+    collect = Collect(plan, parts, folder, out)
+    return [*plan.before(folder, parts), Stage(plan.verb, len(parts), steps), Stage("collect", 1, [collect])]
+
+
+class Collect(PipelineStep):
+    """Add up the counts of all parts, write the report, and give the results their name."""
+
+    type, name = "collect", "counts and parts"
+
+    def __init__(self, plan: Plan, parts: list[Path], work: Path, out: Path) -> None:
+        super().__init__()
+        self.parts = parts
+        self.work = work
+        self.out = out
+        self.facts = plan.facts
+
+    def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
+        if _is_something(self.out):
+            return  # a run that was killed after the renaming
+        made_from = read_json_object(self.work / "made_from.json")
+        counts = [read_json_object(counts_path(self.work / "counts", rank)) for rank in range(len(self.parts))]
+        report = merged(made_from, counts, self.facts(self.work, self.parts))
+        if not report["read"]:
+            raise DataError(
+                f"{self.parts[0].parent} holds no pairs", expected="one pair at least", mend="name another input"
+            )
+        write_report(self.work / "results", report)
+        (self.work / "results").replace(self.out)
+
+
+def _is_something(out: Path) -> bool:
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+
+
+def _finished(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """The report in `out` when it was made from the same and is whole; None when nothing is in the way."""
+    if not _is_something(out):
+        return None
+    if not (out / REPORT).is_file():
+        raise _in_the_way(f"{out} is there and holds no {REPORT}")
+    report = read_json_object(out / REPORT)
+    if report.get("made_from") != made_from:
+        raise _in_the_way(f"{out} was made from other inputs or settings")
+    for part in report["parts"]:
+        path = out / part["name"]
+        if not path.is_file() or path.stat().st_size != part["bytes"]:
+            raise _in_the_way(f"{path} is missing or was changed")
+    return report
+
+
+def _open_work(work: Work, made_from: dict[str, Any]) -> None:
+    """Begin, or go on with what was begun with the same inputs and settings."""
+    settings = work.folder / "made_from.json"
+    if (work.folder / "logs" / "collect" / "completions" / "00000").exists():
+        _empty(work)  # of results that were finished, and then removed
+    if settings.exists() and read_json_object(settings) != made_from:
+        raise _in_the_way(f"{work.folder} is unfinished work from other inputs or settings")
+    if not settings.exists() and any(path != work.lock for path in work.folder.iterdir()):
+        raise _in_the_way(f"{work.folder} is there and was not made by this command")
+    (work.folder / "results").mkdir(parents=True, exist_ok=True)
+    if not settings.exists():
+        write_json(settings, made_from)
+
+
+def _empty(work: Work) -> None:
+    for path in work.folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path != work.lock:
+            path.unlink()
+
+
+def _tidy(work: Work, out: Path) -> None:
+    """Keep the logs with the results, and nothing else."""
+    if not work.folder.exists():
+        return
+    if not (out / "logs").exists() and (work.folder / "logs").exists():
+        (work.folder / "logs").replace(out / "logs")
+    shutil.rmtree(work.folder)
+
+
+def _in_the_way(given: str) -> DataError:
+    return DataError(
+        given,
+        expected="a new folder, or one that the same command began on the same inputs",
+        mend="choose another --out, or remove that one yourself",
+    )

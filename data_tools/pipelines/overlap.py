@@ -1,0 +1,142 @@
+"""The index of test texts that `decontaminate` looks training texts up in.
+
+Every run of words of every test text is a 64-bit hash with the number of its text: 12 bytes each, sorted, beside a
+table of a byte for each of 2^k leading bits that answers most look-ups ("not there") without a search. It is built once
+and mapped into memory by every task, so tasks of one machine share it.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from data_tools.pipelines.words import Hashes, run_hashes, words
+from largede.files import write_json, writing
+
+_FILES = ("hashes", "owners", "table", "starts")
+# Table bytes for each hash; one look-up in as many goes on to the search although nothing is there.
+_TABLE_FACTOR = 16
+_MIN_BITS, _MAX_BITS = 10, 30
+
+
+@dataclass(frozen=True)
+class BenchmarkText:
+    """A query or passage of a test collection."""
+
+    collection: str
+    kind: str
+    id: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """A run of words that a training text shares with a test text."""
+
+    run: str
+    test: BenchmarkText
+
+
+def write_index(texts: Iterable[BenchmarkText], length: int, folder: Path) -> None:
+    """Build the index of runs of `length` words. Of one collection the first text that holds a run owns it."""
+    hashes: list[Hashes] = []
+    owners: list[npt.NDArray[np.uint32]] = []
+    collections: list[str] = []
+    starts = [0]
+    with writing(folder / "texts.jsonl") as stream:
+        for number, text in enumerate(texts):
+            found = run_hashes(words(text.text), length)
+            hashes.append(found)
+            owners.append(np.full(len(found), number, np.uint32))
+            collections.append(text.collection)
+            line = json.dumps([text.collection, text.kind, text.id, text.text]).encode() + b"\n"
+            stream.write(line)
+            starts.append(starts[-1] + len(line))
+    kept = _sorted_once(np.concatenate(hashes), np.concatenate(owners), collections)
+    arrays: tuple[npt.NDArray[Any], ...] = (*kept, _table(kept[0]), np.array(starts, np.int64))
+    for name, array in zip(_FILES, arrays, strict=True):
+        with writing(folder / f"{name}.npy") as stream:
+            np.save(stream, array)
+    size = sum(array.nbytes for array in arrays)
+    write_json(folder / "index.json", {"runs": len(kept[0]), "bytes": size, "length": length})
+
+
+def _sorted_once(
+    hashes: Hashes, owners: npt.NDArray[np.uint32], collections: Sequence[str]
+) -> tuple[Hashes, npt.NDArray[np.uint32]]:
+    """Sorted by hash, then by text; a hash stands once for each collection that holds it."""
+    order = np.lexsort((owners, hashes))
+    hashes, owners = hashes[order], owners[order]
+    group = np.unique(np.array(collections), return_inverse=True)[1].reshape(-1)[owners]
+    # Texts come collection by collection, so equal (hash, collection) lie side by side.
+    fresh = np.ones(len(hashes), bool)
+    fresh[1:] = (hashes[1:] != hashes[:-1]) | (group[1:] != group[:-1])
+    return hashes[fresh], owners[fresh]
+
+
+def _table(hashes: Hashes) -> npt.NDArray[np.bool_]:
+    bits = min(_MAX_BITS, max(_MIN_BITS, (len(hashes) * _TABLE_FACTOR).bit_length()))
+    table = np.zeros(1 << bits, bool)
+    table[hashes >> np.uint64(64 - bits)] = True
+    return table
+
+
+class OverlapIndex:
+    """Reads what `write_index` wrote."""
+
+    def __init__(self, folder: Path, length: int) -> None:
+        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES]
+        self._hashes, self._owners, self._table, self._starts = arrays
+        self._texts = folder / "texts.jsonl"
+        self._shift = np.uint64(64 - (len(self._table).bit_length() - 1))
+        self._length = length
+        self._text = lru_cache(maxsize=4096)(self._read_text)
+
+    def overlaps(self, found: list[str]) -> dict[str, Overlap]:
+        """For each collection that shares a run with these words, the first such run; none: an empty answer.
+
+        Hashes only propose. A run counts when the words of the test text really hold it.
+        """
+        shared: dict[str, Overlap] = {}
+        runs = run_hashes(found, self._length)
+        for place in self._places(runs):
+            run = found[place : place + self._length]
+            first = int(np.searchsorted(self._hashes, runs[place]))
+            while first < len(self._hashes) and self._hashes[first] == runs[place]:
+                text, text_words = self._text(int(self._owners[first]))
+                if text.collection not in shared and _holds(text_words, run, self._length):
+                    shared[text.collection] = Overlap(" ".join(run), text)
+                first += 1
+        return shared
+
+    def _places(self, runs: Hashes) -> list[int]:
+        """Where the runs stand that the index holds, in order."""
+        candidates = np.flatnonzero(self._table[runs >> self._shift])
+        if not len(candidates):
+            return []
+        wanted = runs[candidates]
+        found = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
+        places: list[int] = candidates[self._hashes[found] == wanted].tolist()
+        return places
+
+    def places_plain(self, runs: Hashes) -> list[int]:
+        """What `_places` finds, without table and search."""
+        held = set(self._hashes.tolist())
+        return [place for place, run in enumerate(runs.tolist()) if run in held]
+
+    def _read_text(self, number: int) -> tuple[BenchmarkText, list[str]]:
+        with self._texts.open("rb") as stream:
+            stream.seek(int(self._starts[number]))
+            text = BenchmarkText(*json.loads(stream.readline()))
+        return text, words(text.text)
+
+
+def _holds(text: list[str], run: list[str], length: int) -> bool:
+    if len(text) < length or len(run) < length:
+        return text == run
+    return any(text[first : first + length] == run for first in range(len(text) - length + 1))

@@ -1,0 +1,99 @@
+"""Words as all pipelines count and compare them, and 64-bit hashes of runs of words.
+
+A word is a run of letters and digits, lower case, Unicode compatibility forms folded together; Chinese characters and
+Japanese kana are a word each. Nothing is downloaded, and every language gets the same rule.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import regex
+import xxhash
+
+Hashes = npt.NDArray[np.uint64]
+
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_SINGLE = r"\p{Han}\p{Hiragana}\p{Katakana}"
+# Combining marks belong to the letter before them: vowel signs of Indian scripts would cut words otherwise.
+_WORD = regex.compile(rf"[{_SINGLE}]\p{{M}}*|[\p{{L}}\p{{N}}--{_SINGLE}][\p{{L}}\p{{N}}\p{{M}}--{_SINGLE}]*", regex.V1)
+
+
+# Latin, Greek, Cyrillic and signs: no marks, no character that is a word of its own, none that Unicode added lately
+# (`re` and `regex` know different versions).
+_SIMPLE_TEXT = re.compile(r"[\x00-\u02ff\u0370-\u0482\u048a-\u052f\u2000-\u206f\u20a0-\u20cf\u2100-\u2bff]*")
+_SIMPLE_WORD = re.compile(r"[^\W_]+")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, in order."""
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
+    folded = _folded(text)
+    if _SIMPLE_TEXT.fullmatch(folded):
+        return _SIMPLE_WORD.findall(folded)
+    return words_plain(text)
+
+
+def words_plain(text: str) -> list[str]:
+    """The rule for any script; `words` takes faster ways to the same answer where the characters allow it."""
+    found: list[str] = _WORD.findall(_folded(text))
+    return found
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()
+
+
+def run_hashes(found: list[str], length: int) -> Hashes:
+    """A hash of each run of `length` words, in order; of all the words together where there are fewer.
+
+    No word at all gives no hash. A run hashes alike wherever it stands, on every machine.
+    """
+    if not found:
+        return np.empty(0, np.uint64)
+    single = np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, found)), np.uint64, len(found))
+    length = min(length, len(found))
+    runs = len(found) - length + 1
+    total = np.full(runs, length, np.uint64)
+    for place, factor in enumerate(_factors(length)):
+        total += single[place : place + runs] * factor
+    return mixed(total)
+
+
+def whole_hash(found: list[str]) -> int:
+    """A hash of all the words together, in their order."""
+    return xxhash.xxh3_64_intdigest(" ".join(found).encode())
+
+
+def run_hashes_plain(found: list[str], length: int) -> list[int]:
+    """What `run_hashes` computes, one run at a time, in whole numbers."""
+    length = min(length, len(found))
+    hashes = []
+    for first in range(len(found) - length + 1 if found else 0):
+        total = length
+        for place, word in enumerate(found[first : first + length]):
+            total += xxhash.xxh3_64_intdigest(word.encode()) * int(_factors(length)[place])
+        hashes.append(_mixed_plain(total % 2**64))
+    return hashes
+
+
+def mixed(values: Hashes) -> Hashes:
+    """Every bit of each value spread over all 64 (the finaliser of SplitMix64); a bijection."""
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _mixed_plain(value: int) -> int:
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
+    return value ^ value >> 31
+
+
+@lru_cache(maxsize=64)
+def _factors(length: int) -> Hashes:
+    """An odd factor for each place in a run, so that the order of the words counts."""
+    return mixed(np.arange(1, length + 1, dtype=np.uint64)) | np.uint64(1)

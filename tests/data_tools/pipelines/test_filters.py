@@ -1,0 +1,107 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from beir_folder import shared_data
+from pair_parts import read_lines, read_pairs, real_pairs, run_here, write_parts
+
+from data_tools.pipelines.filters import FilterSettings, fault_of, filter_plan
+from largede.errors import DataError
+
+GOOD = {"query": "how tall is the tower", "positive": "The tower is 330 metres tall, antennas included."}
+
+
+def filtered(tmp_path: Path, pairs: list[dict[str, Any]], settings: FilterSettings, **options: Any) -> dict[str, Any]:
+    inputs = write_parts(tmp_path / "pairs", [pairs])
+    report = run_here(filter_plan(settings, **options), inputs, tmp_path / "out").report
+    assert report is not None
+    return report
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"query": "tower"}, "query too short"),
+        ({"query": "why " * 200}, "query too long"),
+        ({"positive": "Very tall indeed."}, "passage too short"),
+        ({"positive": "word " * 20_000}, "passage too long"),
+        ({"score": 0}, "score too low"),
+        ({"positive": "[deleted]", "title": "a title of more than five words"}, "passage: deleted or removed"),
+        ({"query": "(removed by moderator)"}, "query: deleted or removed"),
+        ({"positive": "Hello there. I am a bot, and this action was performed."}, "passage: a bot's"),
+        ({"positive": "see https://example.org/a/very/long/path/to/something.html now"}, "passage: mostly links"),
+        ({"positive": "1 2 3 4 5 6 7 8 9"}, "passage: no letters"),
+        ({"positive": "| 1.0 | 2.0 | 3.0 | 4.0 | 5.0 | 6.0 | total"}, "passage: mostly digits or symbols"),
+        ({"positive": "the same line again\n" * 9}, "passage: mostly repeated lines"),
+        ({"positive": "How tall is the tower?!"}, "query is the passage"),
+        ({"positive": "is the tower?", "title": "How tall"}, "query is the passage"),
+        ({"positive": "Der Turm ist dreihundertdreißig Meter hoch, die Antennen mitgezählt."}, "language de"),
+    ],
+)
+def test_each_kind_of_bad_pair_goes_under_its_own_reason(tmp_path: Path, changes: dict[str, Any], reason: str) -> None:
+    bad = {**GOOD, "query": "wie hoch ist der Turm"} if reason == "language de" else GOOD
+    settings = FilterSettings(languages=("en",), min_score=1)
+    report = filtered(tmp_path, [GOOD, {**bad, **changes}], settings)
+    assert report["removed"] == {reason: 1}
+    assert (report["read"], report["kept"]) == (2, 1)
+    assert report["examples"][reason]["pair"]["query"] == {**bad, **changes}["query"].strip()[:700]
+
+
+def test_kept_pairs_are_written_as_they_were_with_keys_nobody_knows(tmp_path: Path) -> None:
+    odd = {**GOOD, "zeta": {"b": [1, 2.50], "a": None}, "query": "how  tall\tis é"}
+    filtered(tmp_path, [odd, GOOD], FilterSettings())
+    assert read_lines(tmp_path / "out") == [json.dumps(pair, ensure_ascii=False).encode() for pair in (odd, GOOD)]
+
+
+def test_code_lists_and_short_formulas_stay() -> None:
+    for text in (
+        "for i in range(10):\n    print(i)\n    total += i",
+        "- first, boil water\n- then add salt\n- wait",
+        "See https://example.org for the details, which explain how to measure the tower's height.",
+    ):
+        assert fault_of(text, FilterSettings()) is None
+
+
+def test_pairs_without_a_score_and_of_unsure_language_stay(tmp_path: Path) -> None:
+    unsure = {"query": "hotel taxi 4711", "positive": "Hotel Central, Taxi 4711, Bar Roma, Metro Opera"}
+    report = filtered(
+        tmp_path, [GOOD, unsure], FilterSettings(languages=("en",), language_confidence=0.99, min_score=5)
+    )
+    assert report["removed"] == {}
+
+
+def test_a_line_that_is_no_pair_ends_the_run_and_is_named(tmp_path: Path) -> None:
+    inputs = write_parts(tmp_path / "pairs", [[GOOD, {"query": "no passage"}]])
+    with pytest.raises(DataError, match="line 2 has no positive"):
+        run_here(filter_plan(FilterSettings()), inputs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_lines_within_the_limit_are_counted_with_an_example(tmp_path: Path) -> None:
+    report = filtered(tmp_path, [GOOD, {"query": "no passage"}], FilterSettings(), skip_bad=1)
+    assert report["removed"] == {"no usable pair on the line": 1}
+    assert "has no positive" in report["examples"]["no usable pair on the line"]["problem"]
+    assert read_pairs(tmp_path / "out") == [GOOD]
+
+
+def test_counts_of_parts_add_up(tmp_path: Path) -> None:
+    parts = [[GOOD] * 3 + [{**GOOD, "query": "x"}], [{**GOOD, "query": "y"}] * 2, [GOOD]]
+    inputs = write_parts(tmp_path / "pairs", parts)
+    report = run_here(filter_plan(FilterSettings()), inputs, tmp_path / "out").report
+    assert report is not None
+    assert [(part["read"], part["kept"]) for part in report["parts"]] == [(4, 3), (2, 0), (1, 1)]
+    assert (report["read"], report["kept"], report["removed"]) == (7, 4, {"query too short": 3})
+    assert len(read_pairs(tmp_path / "out")) == report["kept"]
+
+
+def test_limits_that_contradict_each_other_are_refused() -> None:
+    with pytest.raises(DataError, match="--min-query-words 9 and --max-query-words 3"):
+        FilterSettings(min_query_words=9, max_query_words=3)
+
+
+def test_nearly_all_real_english_pairs_stay(tmp_path: Path) -> None:
+    shared_data("pairs")
+    pairs = [pair for name in ("ragqa_arena", "medquad", "stackexchange") for pair in real_pairs(name, 600)]
+    report = filtered(tmp_path, pairs, FilterSettings(languages=("en",)))
+    assert report["kept"] >= 0.99 * len(pairs)
