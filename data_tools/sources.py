@@ -142,7 +142,8 @@ class _MeteredFile(io.FileIO):
 
     def readall(self) -> bytes:
         data = super().readall()
-        self._meter(len(data))
+        self._rules.meter(len(data))
+        self._rules.watch(memoryview(data))
         return data
 
 
