@@ -143,6 +143,7 @@ class _MeteredFile(io.FileIO):
     def readall(self) -> bytes:
         data = super().readall()
         self._rules.meter(len(data))
+        self._rules.watch(memoryview(data))
         return data
 
 

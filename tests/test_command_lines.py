@@ -185,4 +185,4 @@ def test_a_dump_becomes_shards_in_two_commands(tmp_path: Path, capsys: pytest.Ca
     assert main(["shard", pairs, "--out", shards]) == 0
     assert "40 pairs in 1 shards" in capsys.readouterr().out
     assert main(["shard", str(tmp_path), "--out", str(tmp_path / "no")]) == 2
-    assert "is a folder without pairs.json" in capsys.readouterr().err
+    assert "holds no pairs" in capsys.readouterr().err

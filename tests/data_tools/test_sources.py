@@ -13,7 +13,7 @@ import py7zr
 import pytest
 import zstandard
 
-from data_tools.sources import LONG_WINDOW_BYTES, Reading, lines_of, opened, reading
+from data_tools.sources import LONG_WINDOW_BYTES, Reading, lines_of, opened, reading, watched
 from largede.errors import DataError
 
 TEXT = b"".join(b"line %d of some text that repeats itself\n" % i for i in range(20_000))
@@ -209,3 +209,15 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
         done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout))
     assert peaks[1] < peaks[0] + 6, peaks
+
+
+@pytest.mark.parametrize("whole", [False, True])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_a_watch_is_shown_every_byte_of_the_file_in_order(tmp_path: Path, suffix: str, whole: bool) -> None:
+    path = tmp_path / f"lines{suffix}"
+    text = b"".join(b"line %d\n" % number for number in range(300_000))
+    path.write_bytes(gzip.compress(text) if suffix else text)
+    seen = bytearray()
+    with watched(seen.extend), opened(path) as stream:
+        assert (stream.read() if whole else b"".join(stream)) == text
+    assert seen == path.read_bytes()
