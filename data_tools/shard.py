@@ -16,6 +16,7 @@ from largede.errors import DataError
 from largede.files import writing_folder
 from largede.streams.index import FORMAT, INDEX_NAME, VERSION, ShardIndex
 from largede.streams.pair import Pair
+from largede.streams.places.local import LocalPlace
 
 # How much text a byte of a compressed input is expected to hold; errs to the large side.
 _TEXT_PER_COMPRESSED_BYTE = 6
@@ -79,7 +80,7 @@ def shard(inputs: list[Path], out: Path, settings: ShardSettings) -> ShardResult
         shards = write_shards(with_progress(pairs, "writing"), partial, settings.shard_pairs, settings.block_pairs)
         _demand_pairs(len(shards), inputs)
         scratch.rmdir()
-        ShardIndex(out, settings.seed, made_from, tuple(shards)).save(partial)
+        ShardIndex(LocalPlace(out), settings.seed, made_from, tuple(shards)).save(partial)
     return ShardResult(ShardIndex.load(out), True, reader.skipped, time.monotonic() - started)
 
 

@@ -54,7 +54,7 @@ def _block_problems(path: Path, shard: Shard) -> Iterator[str]:
     for number, block in enumerate(shard.blocks):
         where = f"{shard.name} block {number}"
         try:
-            for row, pair in enumerate(read_block(path, block)):
+            for row, pair in enumerate(read_block(path.parent, path.name, block)):
                 Pair.from_dict(pair.to_dict(), f"{where} row {row}")
         except DamagedBlock as damage:
             yield f"{where} {damage}"

@@ -15,6 +15,11 @@ from largede.verbs import Verb, enter, positive, run_verbs
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--help-recipe", action="store_true", help="list every setting with its unit, and leave")
     parser.add_argument("recipe", nargs="?", help="YAML file, or the name of a recipe shipped with largede")
+    parser.add_argument(
+        "--allow-pipe",
+        action="store_true",
+        help="let data.shards be a shell command: 'pipe:aws s3 cp s3://bucket/shards/{name} -'",
+    )
 
 
 def run_train(args: argparse.Namespace) -> None:
@@ -32,7 +37,7 @@ def run_train(args: argparse.Namespace) -> None:
 
     from largede.training.trainer import train
 
-    train(recipe)
+    train(recipe, allow_pipe=args.allow_pipe)
 
 
 def add_plan_flags(parser: argparse.ArgumentParser) -> None:

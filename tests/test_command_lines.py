@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_world import MadeWorld
@@ -34,6 +35,7 @@ print("HEAVY:", [name for name in {HEAVY!r}.split() if name in sys.modules])
         (["train", "no-such-recipe"], "no recipe 'no-such-recipe'"),
         (["train", "quickstart", "--batch.querys", "3"], "did you mean batch.queries"),
         (["train"], "no recipe"),
+        (["train", "mini", "--data.allow_pipe", "true"], "data.allow_pipe"),
         (["export", "nowhere", "out"], "is no checkpoint"),
         (["plan", "gtr-xxl-pretrain", "--gpus", "0"], "--gpus 0"),
         (["plan", "gtr-xxl-pretrain", "--gpus", "10", "--nodes", "4"], "10 GPUs on 4 nodes"),
@@ -129,3 +131,26 @@ def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     from largede.cli import VERBS
 
     assert all(verb.example.startswith(("largede", "deepspeed")) for verb in (*VERBS, *data_verbs))
+
+
+@pytest.mark.parametrize("flag", [[], ["--allow-pipe"]])
+def test_a_recipe_may_name_a_command_but_only_a_flag_lets_it_run(
+    world: MadeWorld, tmp_path: Path, flag: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    from largede.cli import main
+    from largede.training import trainer
+
+    monkeypatch.setattr(trainer, "join_ranks", lambda engine: None)
+    monkeypatch.setattr(trainer, "leave_ranks", lambda all_ranks_leave: None)
+    monkeypatch.setattr(trainer, "all_or_none", lambda work: work())
+    command = f"pipe:echo {{name}} >> {tmp_path}/ran; cat {world.shards}/{{name}}"
+    recipe = tmp_path / "recipe.yaml"
+    # More lanes than blocks: where the command is run, the next thing that is refused.
+    recipe.write_text(
+        f"model: {{backbone: mini, tokenizer: '{world.vocabulary}'}}\n"
+        f"data: {{lanes: 2048, shards: '{command}'}}\nbatch: {{queries: 2048}}\n"
+    )
+    assert main(["train", str(recipe), *flag]) == 2
+    said = "2048 lanes over 24 blocks" if flag else "would run a shell command"
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "ran").exists() == bool(flag)

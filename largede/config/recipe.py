@@ -101,7 +101,11 @@ _FORM = tuple(item.name for item in fields(TextForm))
 class DataConfig:
     """Where pairs come from and how their text becomes tokens."""
 
-    shards: str = setting("", "Folder written by `largede-data shard`.")
+    shards: str = setting(
+        "",
+        "Folder written by `largede-data shard`, or the URL of one (https, s3, gs, any that fsspec reads), or "
+        "pipe:COMMAND with {name} (train --allow-pipe).",
+    )
     sources: dict[str, SourceConfig] = setting(
         {},
         "In place of data.shards, several sources by name: {reddit: {shards: a, weight: 3}, marco: {shards: b, "

@@ -4,6 +4,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,7 @@ from largede.errors import LargedeError
 from largede.streams.index import ShardIndex
 from largede.streams.order import GlobalOrder
 from largede.streams.pair import Pair
+from largede.streams.places.place import Place
 from largede.streams.read import BlockId, BlockReader, demand_within_limit
 from largede.streams.sources import Mixing, Source, fingerprint_of_sources, order_of_sources
 
@@ -60,12 +62,15 @@ class RankStream(Generic[T]):
     def steps(self, first: int, stride: int) -> Iterator[Prepared[T]]:
         """Steps first, first + stride, ... without end, or up to the first error."""
         readers = self._readers()
-        prepared = self.prepare(readers, first)
-        while prepared.error is None:
-            yield prepared
-            first += stride
+        with ExitStack() as closing:
+            for source in self.sources:
+                closing.callback(source.index.place.close)
             prepared = self.prepare(readers, first)
-        yield prepared
+            while prepared.error is None:
+                yield prepared
+                first += stride
+                prepared = self.prepare(readers, first)
+            yield prepared
 
     def _readers(self) -> list[BlockReader]:
         return [
@@ -94,16 +99,16 @@ class PairBatches(Generic[T]):
     The sequence is a function of (data, seed, batch_size, lanes, rank, world_size, step). Neither `workers` nor where
     an earlier run stopped changes it, and the ranks' parts of one step, joined, are the same for every `world_size`.
 
-    `data` is a folder of shards, or the sources of a mixture. `transform(pairs, step)` makes what the trainer wants of
-    a list of pairs (tokens); in a mixture it is `transform(pairs, step, sources)`, with the number of each pair's
-    source. With `workers` > 0 it runs in that many processes, worker k preparing steps start + k, start + k + workers,
-    ...; with 0 it runs inline. Damaged blocks are replaced (`streams.read`) and counted in `skipped`; above
+    `data` is the place of the shards, or the sources of a mixture. `transform(pairs, step)` makes what the trainer
+    wants of a list of pairs (tokens); in a mixture it is `transform(pairs, step, sources)`, with the number of each
+    pair's source. With `workers` > 0 it runs in that many processes, worker k preparing steps start + k, start + k +
+    workers, ...; with 0 it runs inline. Damaged blocks are replaced (`streams.read`) and counted in `skipped`; above
     `damaged_limit` of one source (met by this rank) the iterator raises DataError.
     """
 
     def __init__(
         self,
-        data: Path | Sequence[Source],
+        data: Place | Path | Sequence[Source],
         *,
         batch_size: int,
         lanes: int,
@@ -116,7 +121,7 @@ class PairBatches(Generic[T]):
         workers: int = 0,
         damaged_limit: int = 0,
     ) -> None:
-        self.sources = [Source("", ShardIndex.load(data))] if isinstance(data, Path) else list(data)
+        self.sources = list(data) if isinstance(data, Sequence) else [Source("", ShardIndex.load(data))]
         order = order_of_sources(self.sources, mixing, seed, batch_size, lanes)
         rows = BatchPlan(batch_size, world_size).rows(rank)
         self._stream = RankStream(self.sources, order, rows, transform, damaged_limit)
@@ -172,7 +177,7 @@ class PairBatches(Generic[T]):
         for source, known, damaged in zip(self.sources, self._damaged, found, strict=True):
             for place in damaged.keys() - known.keys():
                 known[place] = damaged[place]
-                name = source.index.folder / source.index.shards[place[0]].name
+                name = source.index.place.where(source.index.shards[place[0]].name)
                 log.warning("%s block %d %s: its rows are replaced", name, place[1], damaged[place])
             # Each worker knows only what it met itself, so the limit is asked again over all of them.
             demand_within_limit(source.index, known, self._stream.damaged_limit)

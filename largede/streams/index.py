@@ -11,9 +11,10 @@ bytes, its pairs, and the CRC-32 of those bytes; shard after shard, as many rows
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ from numpy.typing import NDArray
 
 from largede.errors import DataError
 from largede.files import sha256_file, write_text, writing
+from largede.streams.places import place_of
+from largede.streams.places.local import LocalPlace
+from largede.streams.places.place import NotThere, Place, Unreadable, is_plain_name
 
 INDEX_NAME = "index.json"
 BLOCKS_NAME = "blocks.npy"
@@ -31,6 +35,11 @@ VERSION = 2
 TAR_HEADER_BYTES = 512
 MAX_SHARD_BYTES = 2**32 - 1
 """Offsets are 32 bits."""
+MAX_INDEX_BYTES = 1 << 28
+"""Over a million shards; whatever stands at the place under that name, it does not fill the memory."""
+SHOWN_PROBLEMS = 5
+
+_MOST_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,57 +59,71 @@ class Shard:
 
 @dataclass(frozen=True, eq=False)
 class ShardIndex:
-    """The shards of one folder. `made_from` identifies the inputs and settings they were made from."""
+    """The shards of one place. `made_from` identifies the inputs and settings they were made from."""
 
-    folder: Path
+    place: Place
     seed: int
     made_from: str
     shards: tuple[Shard, ...]
 
     @classmethod
-    def load(cls, folder: Path) -> "ShardIndex":
+    def load(cls, place: Place | Path, *, rank: int = 0, world_size: int = 1) -> "ShardIndex":
         """Read the index and check that every shard is there and as long as it should be.
 
-        Raises DataError for a missing, unreadable, inconsistent or newer index, and for a missing or resized shard.
+        Where a look at a file costs a request, each of `world_size` ranks asks for its share of the shards.
+
+        Raises DataError for a missing, unreadable, inconsistent or newer index, and for missing or resized shards.
         """
-        index = cls.read(folder)
-        for shard in index.shards:
-            problem = index.file_problem(shard)
-            if problem:
-                raise DataError(
-                    f"{folder / shard.name} {problem}",
-                    expected=f"a shard of {shard.bytes} bytes, as {INDEX_NAME} says",
-                    mend="copy the folder again, or run `largede-data shard` again",
-                )
+        index = cls.read(place)
+        share = index.shards if index.place.is_near else index.shards[rank::world_size]
+        problems = [f"{index.place.where(name)} {problem}" for name, problem in index.file_problems(share).items()]
+        if problems:
+            more = f"; and {len(problems) - SHOWN_PROBLEMS} more" if len(problems) > SHOWN_PROBLEMS else ""
+            raise DataError(
+                "; ".join(problems[:SHOWN_PROBLEMS]) + more,
+                expected=f"the shards that {INDEX_NAME} names, as long as it says",
+                mend="copy the folder again, or run `largede-data shard` again",
+            )
         return index
 
     @classmethod
-    def read(cls, folder: Path) -> "ShardIndex":
+    def read(cls, place: Place | Path) -> "ShardIndex":
         """Read the index alone, without a look at the shards."""
-        path = folder / INDEX_NAME
-        record = _json_object(path)
+        place = place_of(place) if isinstance(place, Path) else place
+        where = place.where(INDEX_NAME)
+        record = _json_object(place)
         if record.get("format") != FORMAT or record.get("version") != VERSION:
             raise DataError(
-                f"{path} has format {record.get('format')!r}, version {record.get('version')!r}",
+                f"{where} has format {record.get('format')!r}, version {record.get('version')!r}",
                 expected=f"format {FORMAT!r}, version {VERSION}",
                 mend="shard the pairs again with this version of largede",
             )
         try:
-            return _from_record(folder, record, _block_table(folder / BLOCKS_NAME, record["blocks"]))
+            return _from_record(place, record, _block_table(place, record["blocks"]))
         except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
             raise DataError(
-                f"{path} contradicts itself: {error}",
+                f"{where} contradicts itself: {error}",
                 expected="an index as `largede-data shard` writes it, untouched",
                 mend="copy the folder again, or run `largede-data shard` again",
             ) from None
 
+    @property
+    def folder(self) -> Path:
+        """The folder of local shards."""
+        assert isinstance(self.place, LocalPlace)
+        return self.place.folder
+
+    def file_problems(self, shards: Sequence[Shard]) -> dict[str, str]:
+        """What is wrong with those shards' files as their place lists them, by name; no entry: nothing that shows."""
+        sizes = self.place.sizes([shard.name for shard in shards])
+        if sizes is None:
+            return {}
+        wrong = {shard.name: sizes.get(shard.name) for shard in shards if sizes.get(shard.name) != shard.bytes}
+        return {name: "is missing" if size is None else f"has {size} bytes" for name, size in wrong.items()}
+
     def file_problem(self, shard: Shard) -> str | None:
-        """What is wrong with the shard's file as the file system sees it, or None."""
-        try:
-            size = (self.folder / shard.name).stat().st_size
-        except FileNotFoundError:
-            return "is missing"
-        return None if size == shard.bytes else f"has {size} bytes"
+        """What is wrong with one shard's file, or None."""
+        return self.file_problems([shard]).get(shard.name)
 
     @property
     def samples(self) -> int:
@@ -147,42 +170,69 @@ class ShardIndex:
         write_text(folder / INDEX_NAME, json.dumps(record))
 
 
-def _json_object(path: Path) -> dict[str, Any]:
+def _json_object(place: Place) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        record = json.loads(place.read_all(INDEX_NAME, MAX_INDEX_BYTES))
+    except NotThere:
         raise DataError(
-            f"{path.parent} has no {INDEX_NAME}",
+            f"{place} has no {INDEX_NAME}",
             expected="a folder written by `largede-data shard`",
-            mend="name that folder, or write it: largede-data shard PAIRS.jsonl --out " + str(path.parent),
+            mend=f"name that folder, or write it: largede-data shard PAIRS.jsonl --out {place}",
         ) from None
+    except Unreadable as problem:
+        raise _unreadable(place, INDEX_NAME, str(problem)) from None
     except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path} is no JSON: {error}",
-            expected="an index as `largede-data shard` writes it",
-            mend="copy the folder again, or run `largede-data shard` again",
-        ) from None
+        raise _unreadable(place, INDEX_NAME, f"is no JSON: {error}") from None
     return record if isinstance(record, dict) else {}
 
 
-def _block_table(path: Path, entry: dict[str, Any]) -> NDArray[np.uint32]:
-    """All rows of `blocks.npy`, mapped. Raises DataError when it is missing, ValueError when it is another one."""
-    try:
-        changed = sha256_file(path) != _typed(entry, "sha256", str)
-    except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing", expected=f"the table of blocks beside {INDEX_NAME}", mend="copy the folder again"
-        ) from None
-    _demand(not changed, f"{BLOCKS_NAME} does not match its checksum")
-    table = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+def _unreadable(place: Place, name: str, problem: str) -> DataError:
+    return DataError(
+        f"{place.where(name)} {problem}",
+        expected="an index as `largede-data shard` writes it, and a way to it",
+        mend="check the address and the connection; where the file is damaged, copy the folder again",
+    )
+
+
+def _block_table(place: Place, entry: dict[str, Any]) -> NDArray[np.uint32]:
+    """All rows of `blocks.npy`, mapped where it is a local file.
+
+    Raises DataError when it is missing, ValueError when it is another one.
+    """
     shape = (_typed(entry, "count", int), 4)
+    data = BytesIO()
+    digest = hashlib.sha256()
+    try:
+        for piece in place.pieces(BLOCKS_NAME, limit=16 * max(0, shape[0]) + _MOST_HEADER_BYTES):
+            digest.update(piece)
+            if not isinstance(place, LocalPlace):
+                data.write(piece)
+    except NotThere:
+        raise DataError(
+            f"{place.where(BLOCKS_NAME)} is missing",
+            expected=f"the table of blocks beside {INDEX_NAME}",
+            mend="copy the folder again",
+        ) from None
+    except Unreadable as problem:
+        raise _unreadable(place, BLOCKS_NAME, str(problem)) from None
+    _demand(digest.hexdigest() == _typed(entry, "sha256", str), f"{BLOCKS_NAME} does not match its checksum")
+    table = _mapped(place.folder / BLOCKS_NAME) if isinstance(place, LocalPlace) else _parsed(data)
     _demand(table.shape == shape and table.dtype == np.dtype("<u4"), f"{BLOCKS_NAME} is not uint32 {shape}")
     return table
 
 
-def _from_record(folder: Path, record: dict[str, Any], table: NDArray[np.uint32]) -> ShardIndex:
+def _mapped(path: Path) -> NDArray[np.uint32]:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _parsed(data: BytesIO) -> NDArray[np.uint32]:
+    data.seek(0)
+    return np.load(data, allow_pickle=False)
+
+
+def _from_record(place: Place, record: dict[str, Any], table: NDArray[np.uint32]) -> ShardIndex:
     shards = tuple(_shards(_typed(record, "shards", list), table))
-    index = ShardIndex(folder, _typed(record, "seed", int), _typed(record, "made_from", str), shards)
+    index = ShardIndex(place, _typed(record, "seed", int), _typed(record, "made_from", str), shards)
     _demand(len({shard.name for shard in shards}) == len(shards), "two shards have one name")
     _demand(index.samples == record["samples"] and index.bytes == record["bytes"], "its totals are not the sums")
     _demand(index.samples > 0, "it holds no pairs")
@@ -195,8 +245,8 @@ def _shards(entries: list[dict[str, Any]], table: NDArray[np.uint32]) -> Iterato
     first = 0
     for entry in entries:
         name, count = _typed(entry, "name", str), _typed(entry, "blocks", int)
-        # A name with a folder in it would let an index read files outside its own folder.
-        _demand(Path(name).name == name and name != "..", f"shard name {name!r} is no file name")
+        # A name with a folder or a shell's letters in it would let an index reach outside its own place.
+        _demand(is_plain_name(name), f"shard name {name!r} is no file name of letters, digits and . _ - alone")
         _demand(0 < count <= len(table) - first, f"{name} has {count} blocks, {BLOCKS_NAME} has {len(table) - first}")
         samples, size, sha256 = _typed(entry, "samples", int), _typed(entry, "bytes", int), _typed(entry, "sha256", str)
         yield Shard(name, samples, size, sha256, table[first : first + count])

@@ -5,7 +5,6 @@ the next sound block (the following one in the shard, then the following shards,
 that block's length. The substitute depends on the files alone, so every rank and every restart makes the same choice.
 """
 
-import os
 from collections import OrderedDict
 from itertools import groupby
 from operator import itemgetter
@@ -18,25 +17,28 @@ from largede.errors import DataError
 from largede.streams.block import DamagedBlock, checksum, decode_block
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
+from largede.streams.places import place_of
+from largede.streams.places.place import NotThere, Place, Unreadable
 
 # (shard, block in shard)
 BlockId = tuple[int, int]
 
 
-def read_block(path: Path, block: NDArray[np.uint32]) -> list[Pair]:
-    """The pairs of one block, a row of the index. Raises DamagedBlock, or DataError when the file is gone."""
+def read_block(place: Place | Path, name: str, block: NDArray[np.uint32]) -> list[Pair]:
+    """The pairs of one block of the shard `name`; `block` is a row of the index.
+
+    Raises DamagedBlock, or DataError when the shard is not there or the place lets nothing be read.
+    """
+    place = place_of(place) if isinstance(place, Path) else place
     offset, size, samples, expected = block.tolist()
     try:
-        with path.open("rb") as file:
-            data = os.pread(file.fileno(), size, offset)
-    except FileNotFoundError:
+        data = place.read(name, offset, size)
+    except NotThere:
         raise DataError(
-            f"{path} is missing", expected="the shards named by the index", mend="copy the folder again"
+            f"{place.where(name)} is missing", expected="the shards named by the index", mend="copy the folder again"
         ) from None
-    except OSError as error:
-        raise DamagedBlock(f"cannot be read ({error.strerror})") from None
-    if len(data) != size:
-        raise DamagedBlock(f"has {len(data)} bytes of {size}")
+    except Unreadable as problem:
+        raise DamagedBlock(str(problem)) from None
     if checksum(data) != expected:
         raise DamagedBlock("does not match its checksum")
     return decode_block(data, samples)
@@ -78,7 +80,7 @@ class BlockReader:
             return None
         shard = self.index.shards[place[0]]
         try:
-            pairs = read_block(self.index.folder / shard.name, shard.blocks[place[1]])
+            pairs = read_block(self.index.place, shard.name, shard.blocks[place[1]])
         except DamagedBlock as damage:
             self._note_damage(place, str(damage))
             return None
@@ -105,7 +107,7 @@ def demand_within_limit(index: ShardIndex, damaged: dict[BlockId, str], limit: i
         return
     named = [f"{index.shards[shard].name} block {block} {why}" for (shard, block), why in sorted(damaged.items())[:5]]
     raise DataError(
-        f"{index.folder} has damaged blocks: " + "; ".join(named),
+        f"{index.place} has damaged blocks: " + "; ".join(named),
         expected=f"at most {limit} damaged blocks",
-        mend=f"run `largede-data verify {index.folder}`, restore those shards, or allow more (data.damaged_blocks)",
+        mend=f"run `largede-data verify {index.place}`, restore those shards, or allow more (data.damaged_blocks)",
     )

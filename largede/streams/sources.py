@@ -1,15 +1,15 @@
 """The sources of a run: named shard sets, and the one order over all of them."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from largede.config.recipe import Batches, DataConfig
 from largede.streams.index import ShardIndex
 from largede.streams.lanes import SourceLanes
 from largede.streams.mixture import PeriodTable, period_table, shares_of
 from largede.streams.order import GlobalOrder
+from largede.streams.places import place_of
 
 # With fewer blocks a lane the longest lane could be much longer than the shortest, and be given no more often.
 BLOCKS_PER_LANE = 16
@@ -37,12 +37,15 @@ class Mixing:
         return cls(data.mixing_temperature, data.batches, data.mixing_period)
 
 
-def load_local(folder: str) -> ShardIndex:
-    return ShardIndex.load(Path(folder))
+def open_sources(data: DataConfig, *, allow_pipe: bool = False, rank: int = 0, world_size: int = 1) -> list[Source]:
+    """The sources a recipe names, in the order of their names; one without a name when there is no mixture.
 
+    Raises DataError, as `ShardIndex.load` and `place_of` do.
+    """
 
-def open_sources(data: DataConfig, load: Callable[[str], ShardIndex] = load_local) -> list[Source]:
-    """The sources a recipe names, in the order of their names. `load` finds the index of a shard set. DataError."""
+    def load(place: str) -> ShardIndex:
+        return ShardIndex.load(place_of(place, allow_pipe=allow_pipe), rank=rank, world_size=world_size)
+
     if not data.sources:
         return [Source("", load(data.shards))]
     return [Source(name, load(source.shards), source.weight) for name, source in sorted(data.sources.items())]

@@ -52,10 +52,11 @@ EXIT_SAVED_ON_SIGNAL = 75
 """Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
 
 
-def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
+def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:
     """Train to `recipe.run.steps`, continuing the run folder where it stands; gives the last checkpoint.
 
-    Started on every rank alike, by the deepspeed launcher, or alone. Collective from beginning to end.
+    Started on every rank alike, by the deepspeed launcher, or alone. Collective from beginning to end. `allow_pipe`
+    lets data.shards be shell commands.
 
     Raises:
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
@@ -63,7 +64,7 @@ def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
     """
     join_ranks(recipe.engine)
     try:
-        last = Trainer(recipe, say if rank() == 0 else lambda line: None).run()
+        last = Trainer(recipe, say if rank() == 0 else lambda line: None, allow_pipe=allow_pipe).run()
     except BaseException as error:
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
         raise
@@ -74,9 +75,10 @@ def train(recipe: Recipe, say: Callable[[str], None] = print) -> Path:
 class Trainer:
     """One run on this rank: its model, its data, its place."""
 
-    def __init__(self, recipe: Recipe, say: Callable[[str], None]) -> None:
+    def __init__(self, recipe: Recipe, say: Callable[[str], None], *, allow_pipe: bool = False) -> None:
         self.recipe = recipe
         self.say = say
+        self.allow_pipe = allow_pipe
         self.folder = Path(recipe.run.out)
         self.checkpoints = self.folder / "checkpoints"
         self.tokenizer_name = tokenizer_of(recipe.model)
@@ -113,10 +115,10 @@ class Trainer:
         if not (data.shards or data.sources):
             raise RecipeError(
                 "data.shards is empty",
-                expected="the folder of the pairs, or data.sources",
+                expected="the folder or URL of the pairs, or data.sources",
                 mend="give --data.shards, from `largede-data shard`",
             )
-        return open_sources(data)
+        return open_sources(data, allow_pipe=self.allow_pipe, rank=rank(), world_size=world_size())
 
     def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
         data = self.recipe.data

@@ -8,6 +8,7 @@ from data_tools.tars import write_shards
 from data_tools.verify import verify
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
+from largede.streams.places.local import LocalPlace
 
 
 def test_sound_shards(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,7 +51,7 @@ def test_a_header_changed_between_blocks_is_found(tmp_path: Path) -> None:
 
 def test_a_pair_without_an_answer_is_found_though_checksums_agree(tmp_path: Path) -> None:
     shards = write_shards(iter([Pair("q", "p"), Pair("q", "")]), tmp_path, 2, 2)
-    ShardIndex(tmp_path, 0, "", tuple(shards)).save(tmp_path)
+    ShardIndex(LocalPlace(tmp_path), 0, "", tuple(shards)).save(tmp_path)
     problems = verify(tmp_path)[1]
     assert problems == ["shard-00000.tar block 0 row 1 has no positive, or an empty one"]
 

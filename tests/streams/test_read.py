@@ -92,11 +92,11 @@ def row_of(data: bytes, samples: int, more: int = 0) -> NDArray[np.uint32]:
 def test_a_block_of_other_length_than_the_index_says(tmp_path: Path) -> None:
     pairs = [Pair("q", "p"), Pair("r", "s")]
     (tmp_path / "file").write_bytes(data := encode_block(pairs))
-    assert read_block(tmp_path / "file", row_of(data, 2)) == pairs
+    assert read_block(tmp_path, "file", row_of(data, 2)) == pairs
     with pytest.raises(DamagedBlock, match="does not hold 3 values of 'query'"):
-        read_block(tmp_path / "file", row_of(data, 3))
+        read_block(tmp_path, "file", row_of(data, 3))
     with pytest.raises(DamagedBlock, match=f"has {len(data)} bytes of {len(data) + 1}"):
-        read_block(tmp_path / "file", row_of(data, 2, more=1))
+        read_block(tmp_path, "file", row_of(data, 2, more=1))
 
 
 def test_a_block_that_would_fill_the_memory_is_not_decompressed(
@@ -105,4 +105,4 @@ def test_a_block_that_would_fill_the_memory_is_not_decompressed(
     (tmp_path / "file").write_bytes(data := encode_block([Pair("q", "a" * 10_000)]))
     monkeypatch.setattr(blocks, "MAX_BLOCK_BYTES", 5_000)
     with pytest.raises(DamagedBlock, match="holds over 5000 bytes"):
-        read_block(tmp_path / "file", row_of(data, 1))
+        read_block(tmp_path, "file", row_of(data, 1))
