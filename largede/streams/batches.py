@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from largede.config.batch import BatchPlan
 from largede.errors import LargedeError
 from largede.streams.index import ShardIndex
+from largede.streams.lanes import SourceLanes
 from largede.streams.order import GlobalOrder
 from largede.streams.pair import Pair
 from largede.streams.places.place import Place
@@ -73,14 +74,20 @@ class RankStream(Generic[T]):
             yield prepared
 
     def _readers(self) -> list[BlockReader]:
+        sources = zip(self.sources, self.order.sources, self.order.table.most_rows_S.tolist(), strict=True)
         return [
-            # Each lane is inside one block at a time; a smaller cache would decompress the same blocks at every step.
-            BlockReader(source.index, damaged_limit=self.damaged_limit, cache_blocks=self._lanes_read(walk.lanes) + 1)
-            for source, walk in zip(self.sources, self.order.sources, strict=True)
+            BlockReader(source.index, damaged_limit=self.damaged_limit, cache_blocks=self._blocks_read(walk, rows))
+            for source, walk, rows in sources
         ]
 
-    def _lanes_read(self, lanes: int) -> int:
-        return min(lanes, lanes * len(self.rows) // self.order.batch_size + 2)
+    def _blocks_read(self, walk: SourceLanes, rows: int) -> int:
+        """The most blocks that a step of this rank touches, where a batch has `rows` rows of the source.
+
+        A lane goes on in the block it was in, so that block must outlive all others of the step in the cache.
+        """
+        lanes = min(walk.lanes, walk.lanes * len(self.rows) // self.order.batch_size + 2)
+        blocks_ended_by_lane = rows * walk.blocks // (walk.samples * walk.lanes) + 1
+        return lanes * (1 + blocks_ended_by_lane)
 
 
 def pairs_of_rows(readers: Sequence[BlockReader], rows: NDArray[np.int64]) -> list[Pair]:

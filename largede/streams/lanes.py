@@ -55,7 +55,8 @@ class SourceLanes:
     ) -> None:
         """`block_sizes[s][b]` is the number of pairs in block b of shard s, `shard_samples[s]` their sum if known."""
         blocks_per_shard = np.array([len(sizes) for sizes in block_sizes], dtype=np.int64)
-        assert 1 <= lanes <= blocks_per_shard.sum(), "lanes are chosen where the shards are known"
+        self.blocks = int(blocks_per_shard.sum())
+        assert 1 <= lanes <= self.blocks, "lanes are chosen where the shards are known"
         self.seed, self.lanes = seed, lanes
         self._block_sizes = block_sizes
         self._first_block_of_shard = np.cumsum(blocks_per_shard) - blocks_per_shard

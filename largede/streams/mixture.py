@@ -51,6 +51,11 @@ class PeriodTable:
         """The fewest rows of each source in a batch that has any of it."""
         return np.where(self.count_PS > 0, self.count_PS, self.batch_size).min(axis=0)
 
+    @property
+    def most_rows_S(self) -> NDArray[np.int64]:
+        """The most rows of each source in any batch."""
+        return self.count_PS.max(axis=0)
+
 
 def shares_of(sizes: Sequence[int], weights: Sequence[float | None], temperature: float) -> list[Fraction]:
     """Each source's share of the rows: by `weights` where given (all or none are), else size ** (1 / temperature)."""

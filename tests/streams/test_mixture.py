@@ -262,21 +262,29 @@ def test_batches_of_a_mixture_are_the_same_everywhere_and_after_a_stop(
     assert [(4 + i, sum((part[i][1] for part in parts), [])) for i in range(8)] == whole[4:]
 
 
-@pytest.mark.parametrize("rank", range(3))
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (0, 3), (1, 3), (2, 3)])
+@pytest.mark.parametrize(("mixed", "batch"), [(True, 20), (True, 40), (False, 20), (False, 40)])
 def test_a_reader_opens_each_block_once_a_pass(
-    two_sources: list[Source], rank: int, monkeypatch: pytest.MonkeyPatch
+    two_sources: list[Source], rank: int, world_size: int, mixed: bool, batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read = Counter[int]()
     decode = read_module.decode_block
-    monkeypatch.setattr(
-        read_module, "decode_block", lambda data, *rest: read.update([hash(data)]) or decode(data, *rest)
-    )
-    stream = batches(two_sources, rank=rank, world_size=3)
-    # In 18 steps no lane comes to its second epoch: a block read twice would have fallen out of the cache too early.
-    rows = np.concatenate([stream._stream.order.rows(t, rank * 20 // 3, (rank + 1) * 20 // 3) for t in range(18)])
-    list(islice(stream, 18))
+
+    def counted(data: bytes, samples: int) -> list[Pair]:
+        read[hash(data)] += 1
+        return decode(data, samples)
+
+    monkeypatch.setattr(read_module, "decode_block", counted)
+    sources = two_sources if mixed else two_sources[:1]
+    changes = {"batch_size": batch, "rank": rank, "world_size": world_size}
+    stream = batches(sources, transform=lambda *given: None, **changes)
+    # No lane comes to its second epoch: a block read twice would have fallen out of the cache too early.
+    steps = 360 // batch
+    rows = BatchPlan(batch, world_size).rows(rank)
+    seen = [stream._stream.order.rows(step, rows.start, rows.stop) for step in range(steps)]
+    list(islice(stream, steps))
     assert set(read.values()) == {1}
-    assert len(read) == len(np.unique(rows[:, :3], axis=0))
+    assert len(read) == len(np.unique(np.concatenate(seen)[:, :3], axis=0))
 
 
 def test_passes_over_sources_are_counted_apart(two_sources: list[Source]) -> None:
