@@ -8,6 +8,7 @@ from shard_sets import flip_byte, make_shards
 
 from largede.config.batch import BatchPlan
 from largede.errors import DataError, RecipeError
+from largede.streams import read as reading
 from largede.streams.batches import PairBatches
 from largede.streams.index import ShardIndex
 from largede.streams.order import GlobalOrder
@@ -133,3 +134,18 @@ def test_impossible_numbers_are_refused_before_anything_is_read(index: ShardInde
         batches(index, lanes=50, batch_size=100)
     with pytest.raises(DataError, match="has no index"):
         PairBatches(index.folder / "x", batch_size=4, lanes=1, seed=0, rank=0, world_size=1, transform=named)
+
+
+def test_no_block_is_read_twice_while_a_lane_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Blocks of 16 and 8 pairs, and 5 rows of each lane in a batch: lanes leave their blocks in different batches.
+    index = make_shards(tmp_path, count=960, shard_pairs=40, block_pairs=16)
+    read = []
+    read_block = reading.read_block
+
+    def counting(place: Any, name: str, block: Any) -> list[Pair]:
+        read.append((name, *block.tolist()))
+        return read_block(place, name, block)
+
+    monkeypatch.setattr(reading, "read_block", counting)
+    take(batches(index, batch_size=60, lanes=12), 15)
+    assert len(read) == len(set(read))
