@@ -4,7 +4,7 @@ import itertools
 import logging
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -62,10 +62,10 @@ class RankStream(Generic[T]):
 
     def steps(self, first: int, stride: int) -> Iterator[Prepared[T]]:
         """Steps first, first + stride, ... without end, or up to the first error."""
-        with ExitStack() as places:
+        readers = self._readers()
+        with ExitStack() as closing:
             for source in self.sources:
-                places.enter_context(closing(source.index.place))
-            readers = self._readers()
+                closing.callback(source.index.place.close)
             prepared = self.prepare(readers, first)
             while prepared.error is None:
                 yield prepared
@@ -106,10 +106,10 @@ class PairBatches(Generic[T]):
     The sequence is a function of (data, seed, batch_size, lanes, rank, world_size, step). Neither `workers` nor where
     an earlier run stopped changes it, and the ranks' parts of one step, joined, are the same for every `world_size`.
 
-    `data` is a place of shards, or the sources of a mixture. `transform(pairs, step)` makes what the trainer wants of
-    a list of pairs (tokens); in a mixture it is `transform(pairs, step, sources)`, with the number of each pair's
-    source. With `workers` > 0 it runs in that many processes, worker k preparing steps start + k, start + k + workers,
-    ...; with 0 it runs inline. Damaged blocks are replaced (`streams.read`) and counted in `skipped`; above
+    `data` is the place of the shards, or the sources of a mixture. `transform(pairs, step)` makes what the trainer
+    wants of a list of pairs (tokens); in a mixture it is `transform(pairs, step, sources)`, with the number of each
+    pair's source. With `workers` > 0 it runs in that many processes, worker k preparing steps start + k, start + k +
+    workers, ...; with 0 it runs inline. Damaged blocks are replaced (`streams.read`) and counted in `skipped`; above
     `damaged_limit` of one source (met by this rank) the iterator raises DataError.
     """
 
@@ -128,9 +128,7 @@ class PairBatches(Generic[T]):
         workers: int = 0,
         damaged_limit: int = 0,
     ) -> None:
-        if isinstance(data, Place | Path):
-            data = [Source("", ShardIndex.load(data, rank=rank, world_size=world_size))]
-        self.sources = list(data)
+        self.sources = list(data) if isinstance(data, Sequence) else [Source("", ShardIndex.load(data))]
         order = order_of_sources(self.sources, mixing, seed, batch_size, lanes)
         rows = BatchPlan(batch_size, world_size).rows(rank)
         self._stream = RankStream(self.sources, order, rows, transform, damaged_limit)

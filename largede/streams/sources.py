@@ -1,7 +1,7 @@
 """The sources of a run: named shard sets, and the one order over all of them."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from largede.config.recipe import Batches, DataConfig
@@ -37,12 +37,15 @@ class Mixing:
         return cls(data.mixing_temperature, data.batches, data.mixing_period)
 
 
-def load_shards(text: str) -> ShardIndex:
-    return ShardIndex.load(place_of(text))
+def open_sources(data: DataConfig, *, allow_pipe: bool = False, rank: int = 0, world_size: int = 1) -> list[Source]:
+    """The sources a recipe names, in the order of their names; one without a name when there is no mixture.
 
+    Raises DataError, as `ShardIndex.load` and `place_of` do.
+    """
 
-def open_sources(data: DataConfig, load: Callable[[str], ShardIndex] = load_shards) -> list[Source]:
-    """The sources a recipe names, in the order of their names. `load` finds the index of a shard set. DataError."""
+    def load(place: str) -> ShardIndex:
+        return ShardIndex.load(place_of(place, allow_pipe=allow_pipe), rank=rank, world_size=world_size)
+
     if not data.sources:
         return [Source("", load(data.shards))]
     return [Source(name, load(source.shards), source.weight) for name, source in sorted(data.sources.items())]

@@ -42,7 +42,8 @@ class _Fetched(Generic[T]):
 def steps_in_workers(steps: Callable[[int, int], Iterator[T]], start: int, workers: int) -> Iterator[T]:
     """The items of steps start, start + 1, ... in order, prepared by `workers` processes, which end with the iterator.
 
-    `steps(first, stride)` yields the items of steps first, first + stride, ...
+    `steps(first, stride)` yields the items of steps first, first + stride, ... A worker makes whole steps, so that it
+    can plan their chunks; the price is that a block whose rows last for several steps is read by several workers.
     """
     # Without batch_size the loader hands items through as they are and asks its workers in turn.
     loader: Any = DataLoader(

@@ -19,8 +19,6 @@ from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
 from largede.streams.batches import PairBatches
 from largede.streams.chunks import Chunking
-from largede.streams.index import ShardIndex
-from largede.streams.places import place_of
 from largede.streams.sources import Mixing, Source, open_sources
 from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.adafactor import update_by_kind
@@ -58,7 +56,7 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
     """Train to `recipe.run.steps`, continuing the run folder where it stands; gives the last checkpoint.
 
     Started on every rank alike, by the deepspeed launcher, or alone. Collective from beginning to end. `allow_pipe`
-    lets data.shards be a shell command.
+    lets data.shards be shell commands.
 
     Raises:
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
@@ -120,11 +118,7 @@ class Trainer:
                 expected="the folder or URL of the pairs, or data.sources",
                 mend="give --data.shards, from `largede-data shard`",
             )
-        return open_sources(data, self.open_shards)
-
-    def open_shards(self, text: str) -> ShardIndex:
-        place = place_of(text, allow_pipe=self.allow_pipe)
-        return ShardIndex.load(place, rank=rank(), world_size=world_size())
+        return open_sources(data, allow_pipe=self.allow_pipe, rank=rank(), world_size=world_size())
 
     def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
         data = self.recipe.data

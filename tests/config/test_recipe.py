@@ -125,3 +125,51 @@ def test_factors_on_the_rate_come_from_yaml_and_from_flags(tmp_path: Path) -> No
     for wrong in ("{norm: fast}", "[norm]", "{norm: -1}"):
         with pytest.raises(RecipeError, match="rate_factors"):
             load_recipe(path, ["--optimizer.rate_factors", wrong])
+
+
+def test_sources_come_from_flags_whole_or_by_name_and_survive_a_round_trip(tmp_path: Path) -> None:
+    words = ["--data.sources", "{reddit: {shards: a, weight: 3}, marco: {shards: b, max_query_tokens: 9}}"]
+    recipe = load_recipe("mini", [*words, "--data.sources.marco.weight", "2", "--batch.queries", "10"])
+    assert {name: source.weight for name, source in recipe.data.sources.items()} == {"reddit": 3.0, "marco": 2.0}
+    assert list(recipe.data.text_forms) == ["marco", "reddit"]
+    assert [form.max_query_tokens for form in recipe.data.text_forms.values()] == [9, 32]
+    assert load_recipe(written(tmp_path, recipe_to_yaml(recipe))) == recipe
+
+
+@pytest.mark.parametrize(
+    ("sources", "said"),
+    [
+        ("{a: {shards: x, wieght: 3}}", "did you mean weight"),
+        ("{a: 3}", "{shards, weight, max_query_tokens"),
+        ("[a]", "a mapping from names to {shards, weight"),
+        ("{a: {weight: 3}}", "data.sources.a.shards is empty"),
+        ("{a: {shards: x, weight: 1}, b: {shards: y}}", "no weight for b"),
+        ("{a: {shards: x, weight: 0}}", "data.sources.a.weight is 0.0"),
+        ("{a/b: {shards: x}}", "the name 'a/b'"),
+        ("{a: {shards: x, max_passage_tokens: 5000}}", "holds less than one sequence of 5000 tokens"),
+    ],
+)
+def test_impossible_sources_are_refused(sources: str, said: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe("mini", ["--data.sources", sources])
+    assert said in str(refused.value)
+
+
+def test_sources_and_shards_exclude_each_other_and_flags_reach_into_mappings_only() -> None:
+    with pytest.raises(RecipeError, match="one of the two"):
+        load_recipe("mini", ["--data.shards", "b", "--data.sources.x.shards", "s"])
+    with pytest.raises(RecipeError, match="expected: --group.key"):
+        load_recipe("mini", ["--data.lanes.x", "5"])
+    with pytest.raises(RecipeError, match="where data.sources is 5"):
+        load_recipe("mini", ["--data.sources", "5", "--data.sources.x.shards", "s"])
+
+
+def test_the_plan_knows_the_longest_texts_of_all_sources() -> None:
+    from largede.training.plan import Machine, predict
+
+    words = ["--data.sources", "{a: {shards: x, max_passage_tokens: 100}, b: {shards: y, max_passage_tokens: 400}}"]
+    recipe = load_recipe("gtr-base-pretrain", words)
+    assert (recipe.data.longest_query_tokens, recipe.data.longest_passage_tokens) == (64, 400)
+    alone = load_recipe("gtr-base-pretrain", ["--data.max_passage_tokens", "400"])
+    machine = Machine(gpus=8, nodes=1, gpu_gib=80)
+    assert predict(recipe, machine).memory_lines() == predict(alone, machine).memory_lines()
