@@ -8,7 +8,6 @@ Parts hold the same pairs in the same order whatever the number of processes and
 """
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from data_tools.groups import Bucket, buckets_of, groups, writing_groups
 from data_tools.parts import MANIFEST, part_name, write_parts
 from data_tools.work import REPORT, Report, Task, alone, run_stage
 from largede.errors import DataError
-from largede.files import read_json_object, refuse_existing, sha256_file, write_json
+from largede.files import read_json_object, refuse_existing, remove_folder, sha256_file, write_json
 
 VERSION = 1
 """Raise it when the same inputs give other parts, so that old ones are not taken for finished."""
@@ -99,7 +98,7 @@ def make_pairs(format: Format, options: Any, inputs: Sequence[Path], out: Path, 
         manifest = _manifest(plan, reports, time.monotonic() - started)
         _demand_pairs(manifest, work)
         _move_into_place(manifest, reports[-1], work, out)
-    shutil.rmtree(work)
+    remove_folder(work)
     return PairsResult(out, manifest, written=True)
 
 
@@ -144,7 +143,7 @@ def _remove_finished(out: Path, plan: dict[str, Any]) -> None:
     """The working folder of a run that was killed after `out` had appeared."""
     work = _work_folder(out)
     if (work / PLAN).exists() and _same_plan(read_json_object(work / PLAN), plan, changed_inputs=False):
-        shutil.rmtree(work)
+        remove_folder(work)
 
 
 def _work_folder(out: Path) -> Path:
@@ -265,10 +264,10 @@ def _forget_changed(work: Path, tasks: Sequence[InputTask]) -> None:
     if changed:
         for folder in (work / "out", *work.glob("stage-*")):
             if folder != first:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove_folder(folder)
         (first / _COMPLETE).unlink(missing_ok=True)
         for task in changed:
-            shutil.rmtree(first / task.name, ignore_errors=True)
+            remove_folder(first / task.name)
 
 
 def _input_read(first: Path, number: int, task: InputTask) -> dict[str, Any] | None:
@@ -283,7 +282,7 @@ def _remove_tasks(stage: Path) -> None:
     """The task folders, whose content nobody needs any more; what the tasks reported stays."""
     for folder in stage.iterdir():
         if folder.is_dir():
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
 
 def _manifest(plan: dict[str, Any], reports: Sequence[Sequence[Report]], seconds: float) -> dict[str, Any]:
@@ -314,7 +313,7 @@ def _manifest(plan: dict[str, Any], reports: Sequence[Sequence[Report]], seconds
 def _demand_pairs(manifest: dict[str, Any], work: Path) -> None:
     if manifest["pairs"]:
         return
-    shutil.rmtree(work)
+    remove_folder(work)
     reasons = "; ".join(f"{entry['count']:,} {reason}" for reason, entry in manifest["dropped"].items())
     raise DataError(
         f"no pairs in {', '.join(entry['name'] for entry in manifest['inputs'])} ({reasons or 'no records at all'})",

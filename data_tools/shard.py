@@ -9,7 +9,6 @@ that are missing. OUT appears in one step, when every shard is there.
 """
 
 import os
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -33,7 +32,7 @@ from data_tools.write_shards import (
     write_shards,
 )
 from largede.errors import DataError
-from largede.files import read_json_object, write_json
+from largede.files import read_json_object, remove_folder, write_json
 from largede.streams.index import INDEX_NAME, ShardIndex
 from largede.streams.places.local import LocalPlace
 
@@ -68,7 +67,7 @@ def shard(inputs: Sequence[Path], out: Path, settings: ShardSettings, machine: M
         _demand_pairs(made_from, inputs, work)
         _write(work, made_from, settings, machine)
         os.replace(work / _OUT, out)
-    shutil.rmtree(work)
+    remove_folder(work)
     skipped = sum(entry["count"] for entry in made_from["bad_lines"].values())
     seconds = time.monotonic() - started
     return ShardResult(ShardIndex.load(out), True, skipped, made_from["left_out"], seconds)
@@ -101,7 +100,7 @@ def _in_the_way(given: str) -> DataError:
 def _remove_finished(work: Path, files: Sequence[InputFile], settings: ShardSettings) -> None:
     """What a run left that was killed after `out` had appeared."""
     if (work / _PLAN).exists() and _essence(read_json_object(work / _PLAN)) == _essence(_plan(files, settings)):
-        shutil.rmtree(work)
+        remove_folder(work)
 
 
 @contextmanager
@@ -132,7 +131,7 @@ def _working(work: Path, files: Sequence[InputFile], settings: ShardSettings) ->
             yield tasks
         except BaseException:
             if not any(work.glob(f"{_READ}/*/{REPORT}")):
-                shutil.rmtree(work, ignore_errors=True)
+                remove_folder(work)
             raise
 
 
@@ -158,8 +157,8 @@ def _forget_changed(work: Path, tasks: Sequence[BatchTask]) -> None:
             contents = [Content(**entry) for entry in read_json_object(folder / REPORT)["inputs"]]
             if not all(content.is_of(file) for content, file in zip(contents, task.files, strict=True)):
                 for made in (work / _OUT, work / _WRITE):
-                    shutil.rmtree(made, ignore_errors=True)
-                shutil.rmtree(folder)
+                    remove_folder(made)
+                remove_folder(folder)
 
 
 def _read(work: Path, tasks: Sequence[BatchTask], settings: ShardSettings, machine: Machine) -> list[Report]:
@@ -194,7 +193,7 @@ def _made_from(reports: Sequence[Report], settings: ShardSettings) -> dict[str, 
 def _demand_pairs(made_from: dict[str, Any], inputs: Sequence[Path], work: Path) -> None:
     if made_from["pairs"]:
         return
-    shutil.rmtree(work)
+    remove_folder(work)
     named = ", ".join(map(str, inputs))
     if made_from["left_out"]:
         raise DataError(

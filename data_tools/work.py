@@ -140,7 +140,8 @@ def _perform_here(folder: Path, task: Task, work: Work, max_bytes: int | None) -
 
 def _remove_leftovers(folder: Path, waiting: Sequence[Task]) -> None:
     """What a killed run was writing, or removing."""
-    for partial in (*folder.glob(".*.partial"), *(folder / task.name for task in waiting)):
+    made = (*folder.glob(".*.partial"), *folder.glob(".*.removed"))
+    for partial in (*made, *(folder / task.name for task in waiting)):
         shutil.rmtree(partial, ignore_errors=True)
 
 

@@ -58,6 +58,19 @@ def writing_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Take a folder away in one step, if it is there: whoever is killed in the middle leaves all of it or nothing.
+
+    Also removes what such a one left beside it. One process at a time may do this to a folder.
+    """
+    for left in folder.parent.glob(f".{folder.name}.*.removed"):
+        shutil.rmtree(left, ignore_errors=True)
+    if folder.exists():
+        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
 def refuse_existing(out: Path, error: type[LargedeError]) -> None:
     """Raise `error` when `out` is there and holds something."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -5,7 +5,6 @@ marks of finished tasks, logs. The last stage writes the report and renames the 
 on where it was stopped; another one is refused.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from data_tools.pipelines.report import REPORT, merged, write_report
 from data_tools.pipelines.steps import Judge, ReadPart, WritePart, counts_path
 from data_tools.pipelines.work import Stage, Work, only_one_command
 from largede.errors import DataError
-from largede.files import read_json_object, write_json
+from largede.files import read_json_object, remove_folder, write_json
 
 FORMAT_VERSION = 1
 
@@ -173,7 +172,7 @@ def _open_work(work: Work, made_from: dict[str, Any]) -> None:
 def _empty(work: Work) -> None:
     for path in work.folder.iterdir():
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_folder(path)
         elif path != work.lock:
             path.unlink()
 
@@ -184,7 +183,7 @@ def _tidy(work: Work, out: Path) -> None:
         return
     if not (out / "logs").exists() and (work.folder / "logs").exists():
         (work.folder / "logs").replace(out / "logs")
-    shutil.rmtree(work.folder)
+    remove_folder(work.folder)
 
 
 def _in_the_way(given: str) -> DataError:
