@@ -12,7 +12,7 @@ import msgpack
 from data_tools.dropped import Dropped
 from data_tools.inputs import Content, InputFile, described
 from data_tools.pairs import parse_pair
-from data_tools.shard_settings import ShardSettings
+from data_tools.shard_settings import PROCESS_BYTES, ShardSettings
 from data_tools.sorted_runs import RunWriter
 from data_tools.sources import lines_of, watched
 from data_tools.work import Report, Task
@@ -21,6 +21,7 @@ from largede.errors import DataError
 BATCH_BYTES = 1 << 30
 """Text of the inputs that are read as one task. What a killed run loses of it is read again."""
 
+_BATCHES_PER_WORKER = 4
 _MOST_SOURCES = 1 << 16
 OTHER_SOURCES = "(further sources)"
 
@@ -39,13 +40,15 @@ class BatchTask(Task):
         return cls(f"batch-{number:05d}", sum(file.bytes for file in chosen), chosen, span[0], bins)
 
 
-def batches_of(files: Sequence[InputFile]) -> list[tuple[int, int]]:
-    """Spans of neighbouring inputs with up to BATCH_BYTES of text, or one larger input each."""
+def batches_of(files: Sequence[InputFile], workers: int) -> list[tuple[int, int]]:
+    """Spans of neighbouring inputs with up to BATCH_BYTES of text, less where workers would go idle, or one input."""
+    total = sum(file.expected_text_bytes for file in files)
+    most = min(BATCH_BYTES, max(PROCESS_BYTES, total // (_BATCHES_PER_WORKER * workers)))
     spans: list[tuple[int, int]] = []
-    weight = BATCH_BYTES + 1
+    weight = most + 1
     for number, file in enumerate(files):
         weight += file.expected_text_bytes
-        if weight > BATCH_BYTES:
+        if weight > most:
             spans.append((number, number))
             weight = file.expected_text_bytes
         spans[-1] = (spans[-1][0], number + 1)

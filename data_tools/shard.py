@@ -61,7 +61,7 @@ def shard(inputs: Sequence[Path], out: Path, settings: ShardSettings, machine: M
     if present is not None:
         _remove_finished(work, files, settings)
         return ShardResult(present, written=False, skipped=0, left_out=0, seconds=0.0)
-    with _working(work, files, settings) as tasks:
+    with _working(work, files, settings, machine.workers) as tasks:
         reports = _read(work, tasks, settings, machine)
         made_from = _made_from(reports, settings)
         _demand_pairs(made_from, inputs, work)
@@ -99,12 +99,16 @@ def _in_the_way(given: str) -> DataError:
 
 def _remove_finished(work: Path, files: Sequence[InputFile], settings: ShardSettings) -> None:
     """What a run left that was killed after `out` had appeared."""
-    if (work / _PLAN).exists() and _essence(read_json_object(work / _PLAN)) == _essence(_plan(files, settings)):
+    if (work / _PLAN).exists() and _essence(read_json_object(work / _PLAN)) == _essence(
+        _plan(files, settings, workers=1)
+    ):
         remove_folder(work)
 
 
 @contextmanager
-def _working(work: Path, files: Sequence[InputFile], settings: ShardSettings) -> Iterator[list[BatchTask]]:
+def _working(
+    work: Path, files: Sequence[InputFile], settings: ShardSettings, workers: int
+) -> Iterator[list[BatchTask]]:
     """The tasks of the first stage, with `work` new or left by a stopped run of the same, held against others."""
     work.mkdir(parents=True, exist_ok=True)
     with alone(work / "lock") as held:
@@ -114,7 +118,7 @@ def _working(work: Path, files: Sequence[InputFile], settings: ShardSettings) ->
                 expected="one at a time",
                 mend="wait for it, or choose another --out",
             )
-        plan = _plan(files, settings)
+        plan = _plan(files, settings, workers)
         if (work / _PLAN).exists():
             before = read_json_object(work / _PLAN)
             if _essence(before) != _essence(plan):
@@ -135,12 +139,12 @@ def _working(work: Path, files: Sequence[InputFile], settings: ShardSettings) ->
             raise
 
 
-def _plan(files: Sequence[InputFile], settings: ShardSettings) -> dict[str, Any]:
-    """What a later run has to agree on. Sizes decide the batches and bins, but inputs may change; then these stay."""
+def _plan(files: Sequence[InputFile], settings: ShardSettings, workers: int) -> dict[str, Any]:
+    """What a later run has to agree on. Its batches and bins stay, though workers or sizes of inputs may differ."""
     return {
         "inputs": [str(file.path.absolute()) for file in files],
         "settings": settings.to_dict(),
-        "batches": batches_of(files),
+        "batches": batches_of(files, workers),
         "bins": bin_count(sum(file.expected_text_bytes for file in files)),
     }
 
