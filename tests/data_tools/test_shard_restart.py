@@ -80,7 +80,7 @@ def test_stopped_at_any_rename_the_next_run_ends_with_the_same_bytes(
                 shard(inputs, out, SETTINGS, ONE)
                 break
             except Stopped:
-                assert not out.exists()
+                assert not out.exists() or contents(out) == whole
         shard(inputs, out, SETTINGS, ONE)
         assert contents(out) == whole
         assert not (tmp_path / "out.work").exists()
