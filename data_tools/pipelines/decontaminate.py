@@ -1,7 +1,8 @@
 """`largede-data decontaminate`: no training pair shares a run of words with a test query or one of its passages.
 
 Test texts are the judged queries of BEIR-format folders and the documents judged relevant. Two texts overlap when they
-share a run of `ngram` words. A text with fewer words has one run, all of it: it overlaps texts of the very same words.
+share a run of `ngram` words. A text with fewer words is one run: a test text of `shortest_run` words or more overlaps
+what holds it whole, and one that is shorter still, or a short training text, overlaps texts of the very same words.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,15 +29,23 @@ QUERY, PASSAGE, NEGATIVE = "query", "passage", "negative"
 
 @dataclass(frozen=True)
 class DecontaminateSettings:
-    """`ngram` in words. With `queries_only` the relevant passages of the test collections are not looked at."""
+    """Lengths in words. With `queries_only` the relevant passages of the test collections are not looked at.
+
+    8 and 13 are the bounds between which GPT-3 chose its lengths (Brown et al. 2020, appendix C).
+    """
 
     ngram: int = 13
+    shortest_run: int = 8
     queries_only: bool = False
     split: str = "test"
 
     def __post_init__(self) -> None:
         if self.ngram < 2:
             raise DataError(f"--ngram {self.ngram}", expected="2 words or more", mend="raise --ngram")
+        if self.shortest_run < 2:
+            raise DataError(
+                f"--shortest-run {self.shortest_run}", expected="2 words or more", mend="raise --shortest-run"
+            )
 
 
 def decontaminate_plan(against: Sequence[Path], settings: DecontaminateSettings, skip_bad: int = 0) -> Plan:
@@ -72,7 +81,7 @@ def _stages(folders: list[Path], settings: DecontaminateSettings, work: Path, pa
 
 
 def _judges(settings: DecontaminateSettings, work: Path) -> list[Judge]:
-    return [Overlaps(work / "index", settings.ngram)]
+    return [Overlaps(work / "index")]
 
 
 class IndexTests(PipelineStep):
@@ -96,7 +105,7 @@ class IndexTests(PipelineStep):
                     kinds[text.kind] += 1
                     yield text
 
-        write_index(counted(), self.settings.ngram, self.index)
+        write_index(counted(), self.settings.ngram, self.settings.shortest_run, self.index)
         write_json(self.index / "counts.json", counts)
 
 
@@ -117,14 +126,13 @@ class Overlaps(Judge):
 
     name = "overlap with test texts"
 
-    def __init__(self, folder: Path, ngram: int) -> None:
+    def __init__(self, folder: Path) -> None:
         super().__init__()
         self.folder = folder
-        self.ngram = ngram
         self._index: OverlapIndex | None = None
 
     def prepare(self, rank: int) -> None:
-        self._index = OverlapIndex(self.folder, self.ngram)
+        self._index = OverlapIndex(self.folder)
 
     def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_index": None}
@@ -160,6 +168,6 @@ def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
         for name, kinds in read_json_object(work / "index" / "counts.json").items()
     }
     return facts | {
-        "runs of words in the index": f"{index['runs']:,} of {index['length']} words (or whole shorter texts)",
+        "runs of words in the index": f"{index['runs']:,} of {index['lengths'][0]} words (or whole shorter texts)",
         "memory of the index, shared by the tasks of a machine": f"{index['bytes'] / 2**20:.1f} MiB",
     }

@@ -6,7 +6,7 @@ and mapped into memory by every task, so tasks of one machine share it.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.pipelines.words import Hashes, run_hashes, words
-from largede.files import write_json, writing
+from data_tools.pipelines.words import Hashes, run_hashes, runs_by_length, words
+from largede.files import read_json_object, write_json, writing
 
 _FILES = ("hashes", "owners", "table", "starts")
 # Table bytes for each hash; one look-up in as many goes on to the search although nothing is there.
@@ -42,15 +42,21 @@ class Overlap:
     test: BenchmarkText
 
 
-def write_index(texts: Iterable[BenchmarkText], length: int, folder: Path) -> None:
-    """Build the index of runs of `length` words. Of one collection the first text that holds a run owns it."""
+def write_index(texts: Iterable[BenchmarkText], length: int, shortest: int, folder: Path) -> None:
+    """Build the index of runs of `length` words. Of one collection the first text that holds a run owns it.
+
+    A text with fewer words is one run. Where it has `shortest` words or more it is looked for inside longer texts, too.
+    """
     hashes: list[Hashes] = []
     owners: list[npt.NDArray[np.uint32]] = []
     collections: list[str] = []
-    starts = [0]
+    starts, lengths = [0], {length}
     with writing(folder / "texts.jsonl") as stream:
         for number, text in enumerate(texts):
-            found = run_hashes(words(text.text), length)
+            text_words = words(text.text)
+            found = run_hashes(text_words, length)
+            if shortest <= len(text_words) < length:
+                lengths.add(len(text_words))
             hashes.append(found)
             owners.append(np.full(len(found), number, np.uint32))
             collections.append(text.collection)
@@ -63,7 +69,8 @@ def write_index(texts: Iterable[BenchmarkText], length: int, folder: Path) -> No
         with writing(folder / f"{name}.npy") as stream:
             np.save(stream, array)
     size = sum(array.nbytes for array in arrays)
-    write_json(folder / "index.json", {"runs": len(kept[0]), "bytes": size, "length": length})
+    facts = {"runs": len(kept[0]), "bytes": size, "lengths": sorted(lengths, reverse=True)}
+    write_json(folder / "index.json", facts)
 
 
 def _sorted_once(
@@ -89,12 +96,12 @@ def _table(hashes: Hashes) -> npt.NDArray[np.bool_]:
 class OverlapIndex:
     """Reads what `write_index` wrote."""
 
-    def __init__(self, folder: Path, length: int) -> None:
+    def __init__(self, folder: Path) -> None:
         arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES]
         self._hashes, self._owners, self._table, self._starts = arrays
         self._texts = folder / "texts.jsonl"
         self._shift = np.uint64(64 - (len(self._table).bit_length() - 1))
-        self._length = length
+        self._lengths: list[int] = read_json_object(folder / "index.json")["lengths"]
         self._text = lru_cache(maxsize=4096)(self._read_text)
 
     def overlaps(self, found: list[str]) -> dict[str, Overlap]:
@@ -103,16 +110,23 @@ class OverlapIndex:
         Hashes only propose. A run counts when the words of the test text really hold it.
         """
         shared: dict[str, Overlap] = {}
-        runs = run_hashes(found, self._length)
-        for place in self._places(runs):
-            run = found[place : place + self._length]
-            first = int(np.searchsorted(self._hashes, runs[place]))
-            while first < len(self._hashes) and self._hashes[first] == runs[place]:
-                text, text_words = self._text(int(self._owners[first]))
-                if text.collection not in shared and _holds(text_words, run, self._length):
-                    shared[text.collection] = Overlap(" ".join(run), text)
-                first += 1
+        by_length = runs_by_length(found, self._lengths)
+        if len(found) < self._lengths[0]:
+            by_length[len(found)] = run_hashes(found, len(found))
+        for length in sorted(by_length, reverse=True):
+            for place in self._places(by_length[length]):
+                run = found[place : place + length]
+                for test in self._owners_of(by_length[length][place], run):
+                    shared.setdefault(test.collection, Overlap(" ".join(run), test))
         return shared
+
+    def _owners_of(self, run_hash: np.uint64, run: list[str]) -> Iterator[BenchmarkText]:
+        first = int(np.searchsorted(self._hashes, run_hash))
+        while first < len(self._hashes) and self._hashes[first] == run_hash:
+            text, text_words = self._text(int(self._owners[first]))
+            if _holds(text_words, run, self._lengths[0]):
+                yield text
+            first += 1
 
     def _places(self, runs: Hashes) -> list[int]:
         """Where the runs stand that the index holds, in order."""
@@ -137,6 +151,7 @@ class OverlapIndex:
 
 
 def _holds(text: list[str], run: list[str], length: int) -> bool:
+    """Whether the run is one of the text's: of `length` words, or all of a text that has fewer."""
     if len(text) < length or len(run) < length:
         return text == run
     return any(text[first : first + length] == run for first in range(len(text) - length + 1))

@@ -120,13 +120,20 @@ def _decontaminate_flags(parser: argparse.ArgumentParser) -> None:
     add("--against", required=True, nargs="+", type=Path, metavar="BEIR_DIR", help="collections in BEIR format")
     add("--split", default="test", help="whose queries and passages are test texts (%(default)s)")
     add("--ngram", type=positive, default=13, metavar="N", help="words in a row that may not be shared (%(default)s)")
+    add(
+        "--shortest-run",
+        type=positive,
+        default=8,
+        metavar="N",
+        help="shorter test texts from this many words on may not stand inside a text either (%(default)s)",
+    )
     add("--queries-only", action="store_true", help="the relevant passages of the collections may be trained on")
 
 
 def _run_decontaminate(args: argparse.Namespace) -> None:
     from data_tools.pipelines.decontaminate import DecontaminateSettings, decontaminate_plan
 
-    settings = DecontaminateSettings(args.ngram, args.queries_only, args.split)
+    settings = DecontaminateSettings(args.ngram, args.shortest_run, args.queries_only, args.split)
     _run(decontaminate_plan(args.against, settings, args.skip_bad), args)
 
 

@@ -6,6 +6,7 @@ Japanese kana are a word each. Nothing is downloaded, and every language gets th
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -54,13 +55,23 @@ def run_hashes(found: list[str], length: int) -> Hashes:
     """
     if not found:
         return np.empty(0, np.uint64)
-    single = np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, found)), np.uint64, len(found))
     length = min(length, len(found))
-    runs = len(found) - length + 1
-    total = np.full(runs, length, np.uint64)
-    for place, factor in enumerate(_factors(length)):
-        total += single[place : place + runs] * factor
-    return mixed(total)
+    return runs_by_length(found, [length])[length]
+
+
+def runs_by_length(found: list[str], lengths: Sequence[int]) -> dict[int, Hashes]:
+    """The hashes of the runs of several lengths, at the price of the longest; lengths beyond all words are left out."""
+    single = np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, found)), np.uint64, len(found))
+    most = min(max(lengths, default=0), len(found))
+    factors = _factors(most) if most else ()
+    sums = np.zeros(len(found) + 1, np.uint64)
+    hashes: dict[int, Hashes] = {}
+    for length, factor in enumerate(factors, start=1):
+        runs = len(found) - length + 1
+        sums = sums[:runs] + single[length - 1 :] * factor
+        if length in lengths:
+            hashes[length] = mixed(sums + np.uint64(length))
+    return hashes
 
 
 def whole_hash(found: list[str]) -> int:

@@ -1,7 +1,7 @@
 """A block: some hundred pairs as one compressed member of a shard.
 
 It is a MessagePack map from the name of a field to the values of all pairs, in one zstandard frame with checksum and
-length; fields that no pair has are left out. Of the forms measured it is read fastest at equal size (README.md here).
+length; fields that no pair has are left out. README.md here compares it with other forms.
 """
 
 import threading

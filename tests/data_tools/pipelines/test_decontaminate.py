@@ -14,6 +14,7 @@ from largede.errors import DataError
 
 LONG_QUERY = "what did the old lighthouse keeper write into his diary on the evening before the great storm"
 LONG_PASSAGE = " ".join(f"sentence{number} about the storm" for number in range(20))
+EIGHT_WORDS = "how deep is the sea off the cape"
 FREE = " ".join(f"harmless{number}" for number in range(40))
 
 
@@ -31,7 +32,8 @@ def write_collection(folder: Path, queries: dict[str, str], passages: dict[str, 
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
     passages = {"p1": LONG_PASSAGE, "p2": "a short answer", "other": "unjudged " * 30}
-    return write_collection(tmp_path / "sea", {"q1": LONG_QUERY, "q2": "who was Ann"}, passages, ["p1", "p2"])
+    queries = {"q1": LONG_QUERY, "q2": "who was Ann", "q3": EIGHT_WORDS}
+    return write_collection(tmp_path / "sea", queries, passages, ["p1", "p2"])
 
 
 def decontaminated(tmp_path: Path, collection: Path, pairs: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
@@ -48,6 +50,8 @@ def decontaminated(tmp_path: Path, collection: Path, pairs: list[dict[str, Any]]
         ({"query": LONG_QUERY.upper() + "?", "positive": FREE}, "test query in training query", "q1"),
         ({"query": "Who was Ann?", "positive": FREE}, "test query in training query", "q2"),
         ({"query": "why", "positive": f"{FREE} {LONG_QUERY} {FREE}"}, "test query in training passage", "q1"),
+        ({"query": f"Hello! {EIGHT_WORDS}?", "positive": FREE}, "test query in training query", "q3"),
+        ({"query": "why", "positive": f"{FREE} {EIGHT_WORDS} {FREE}"}, "test query in training passage", "q3"),
         ({"query": "why", "positive": FREE + LONG_PASSAGE[60:200]}, "test passage in training passage", "p1"),
         ({"query": "why", "positive": "A short answer."}, "test passage in training passage", "p2"),
         ({"query": LONG_PASSAGE, "positive": FREE}, "test passage in training query", "p1"),
@@ -76,6 +80,7 @@ def test_each_overlap_is_removed_and_says_what_it_shares_with_which_text(
         {"query": "who was Ann Lee", "positive": FREE},
         {"query": "why", "positive": f"{FREE} who was Ann {FREE}"},
         {"query": " ".join(LONG_QUERY.split()[:12]), "positive": FREE},
+        {"query": " ".join(EIGHT_WORDS.split()[:7]), "positive": FREE},
         {"query": "why", "positive": "unjudged " * 30},
     ],
 )
@@ -96,6 +101,13 @@ def test_fewer_words_in_a_row_remove_more(tmp_path: Path, collection: Path) -> N
     assert decontaminated(tmp_path, collection, pairs, ngram=8)["removed"] == {"sea: test query in training query": 1}
 
 
+def test_the_length_from_which_short_test_texts_count_inside_others_is_a_setting(
+    tmp_path: Path, collection: Path
+) -> None:
+    pairs = [{"query": f"Hello! {EIGHT_WORDS}?", "positive": FREE}]
+    assert decontaminated(tmp_path, collection, pairs, shortest_run=9)["removed"] == {}
+
+
 def test_each_collection_that_a_pair_overlaps_is_counted(tmp_path: Path, collection: Path) -> None:
     other = write_collection(tmp_path / "coast", {"c1": LONG_QUERY}, {"p": "another passage"}, ["p"])
     inputs = write_parts(tmp_path / "pairs", [[{"query": LONG_QUERY, "positive": FREE}]])
@@ -110,8 +122,8 @@ def test_look_ups_by_table_and_search_find_what_a_plain_set_holds(tmp_path: Path
     texts = [
         BenchmarkText("c", "passage", str(n), " ".join(f"w{(n * 7 + k) % 97}" for k in range(30))) for n in range(50)
     ]
-    write_index(texts, 4, tmp_path)
-    index = OverlapIndex(tmp_path, 4)
+    write_index(texts, 4, 4, tmp_path)
+    index = OverlapIndex(tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(50):
         runs = run_hashes([f"w{number}" for number in rng.integers(0, 110, 60).cumsum() % 110], 4)
@@ -120,11 +132,11 @@ def test_look_ups_by_table_and_search_find_what_a_plain_set_holds(tmp_path: Path
 
 
 def test_a_hash_that_agrees_by_chance_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_index([BenchmarkText("c", "query", "q", "one two three four")], 4, tmp_path)
-    index = OverlapIndex(tmp_path, 4)
+    write_index([BenchmarkText("c", "query", "q", "one two three four")], 4, 4, tmp_path)
+    index = OverlapIndex(tmp_path)
     assert index.overlaps(["one", "two", "three", "four"])
     forged = run_hashes(["one", "two", "three", "four"], 4)
-    monkeypatch.setattr("data_tools.pipelines.overlap.run_hashes", lambda found, length: forged)
+    monkeypatch.setattr("data_tools.pipelines.overlap.runs_by_length", lambda found, lengths: {4: forged})
     assert index.overlaps(["five", "six", "seven", "eight"]) == {}
 
 
