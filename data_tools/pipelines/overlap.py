@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.pipelines.words import Hashes, run_hashes, runs_by_length, words
+from data_tools.pipelines.words import Hashes, run_at, run_hashes, runs_of_lengths, words
 from largede.files import read_json_object, write_json, writing
 
 _FILES = ("hashes", "owners", "table", "starts")
@@ -97,7 +97,8 @@ class OverlapIndex:
     """Reads what `write_index` wrote."""
 
     def __init__(self, folder: Path) -> None:
-        arrays = [np.load(folder / f"{name}.npy", mmap_mode="r") for name in _FILES]
+        # Plain views of the mapped files: a memmap costs more to index than to search.
+        arrays = [np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in _FILES]
         self._hashes, self._owners, self._table, self._starts = arrays
         self._texts = folder / "texts.jsonl"
         self._shift = np.uint64(64 - (len(self._table).bit_length() - 1))
@@ -110,14 +111,13 @@ class OverlapIndex:
         Hashes only propose. A run counts when the words of the test text really hold it.
         """
         shared: dict[str, Overlap] = {}
-        by_length = runs_by_length(found, self._lengths)
-        if len(found) < self._lengths[0]:
-            by_length[len(found)] = run_hashes(found, len(found))
-        for length in sorted(by_length, reverse=True):
-            for place in self._places(by_length[length]):
-                run = found[place : place + length]
-                for test in self._owners_of(by_length[length][place], run):
-                    shared.setdefault(test.collection, Overlap(" ".join(run), test))
+        whole = [len(found)] if len(found) < self._lengths[0] else []
+        hashes, lengths = runs_of_lengths(found, [*self._lengths, *whole])
+        for number in self._held(hashes):
+            first, length = run_at(number, len(found), lengths)
+            run = found[first : first + length]
+            for test in self._owners_of(hashes[number], run):
+                shared.setdefault(test.collection, Overlap(" ".join(run), test))
         return shared
 
     def _owners_of(self, run_hash: np.uint64, run: list[str]) -> Iterator[BenchmarkText]:
@@ -128,20 +128,20 @@ class OverlapIndex:
                 yield text
             first += 1
 
-    def _places(self, runs: Hashes) -> list[int]:
-        """Where the runs stand that the index holds, in order."""
-        candidates = np.flatnonzero(self._table[runs >> self._shift])
+    def _held(self, hashes: Hashes) -> list[int]:
+        """The numbers of the hashes that the index holds, in order."""
+        candidates = np.flatnonzero(self._table[hashes >> self._shift])
         if not len(candidates):
             return []
-        wanted = runs[candidates]
+        wanted = hashes[candidates]
         found = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
-        places: list[int] = candidates[self._hashes[found] == wanted].tolist()
-        return places
+        numbers: list[int] = candidates[self._hashes[found] == wanted].tolist()
+        return numbers
 
-    def places_plain(self, runs: Hashes) -> list[int]:
-        """What `_places` finds, without table and search."""
+    def held_plain(self, hashes: Hashes) -> list[int]:
+        """What `_held` finds, without table and search."""
         held = set(self._hashes.tolist())
-        return [place for place, run in enumerate(runs.tolist()) if run in held]
+        return [number for number, value in enumerate(hashes.tolist()) if value in held]
 
     def _read_text(self, number: int) -> tuple[BenchmarkText, list[str]]:
         with self._texts.open("rb") as stream:

@@ -55,23 +55,35 @@ def run_hashes(found: list[str], length: int) -> Hashes:
     """
     if not found:
         return np.empty(0, np.uint64)
-    length = min(length, len(found))
-    return runs_by_length(found, [length])[length]
+    return runs_of_lengths(found, [min(length, len(found))])[0]
 
 
-def runs_by_length(found: list[str], lengths: Sequence[int]) -> dict[int, Hashes]:
-    """The hashes of the runs of several lengths, at the price of the longest; lengths beyond all words are left out."""
+def runs_of_lengths(found: list[str], lengths: Sequence[int]) -> tuple[Hashes, list[int]]:
+    """The hashes of the runs of several lengths, at little more than the price of the longest, and the lengths taken.
+
+    All runs of the first of these lengths come first, in order, then those of the next. Lengths beyond that of the text
+    are left out.
+    """
     single = np.fromiter(map(xxhash.xxh3_64_intdigest, map(str.encode, found)), np.uint64, len(found))
     most = min(max(lengths, default=0), len(found))
-    factors = _factors(most) if most else ()
-    sums = np.zeros(len(found) + 1, np.uint64)
-    hashes: dict[int, Hashes] = {}
-    for length, factor in enumerate(factors, start=1):
-        runs = len(found) - length + 1
-        sums = sums[:runs] + single[length - 1 :] * factor
+    sums, hashes = np.zeros(len(found), np.uint64), [np.empty(0, np.uint64)]
+    taken = []
+    for length, factor in enumerate(_factors(most), start=1):
+        sums = sums[: len(found) - length + 1] + single[length - 1 :] * factor
         if length in lengths:
-            hashes[length] = mixed(sums + np.uint64(length))
-    return hashes
+            hashes.append(sums + np.uint64(length))
+            taken.append(length)
+    return mixed(np.concatenate(hashes)), taken
+
+
+def run_at(number: int, words_in_all: int, lengths: Sequence[int]) -> tuple[int, int]:
+    """Where the run of that number in the answer of `runs_of_lengths` begins, and its length, in words."""
+    for length in lengths:
+        runs = words_in_all - length + 1
+        if number < runs:
+            return number, length
+        number -= runs
+    raise IndexError(number)
 
 
 def whole_hash(found: list[str]) -> int:

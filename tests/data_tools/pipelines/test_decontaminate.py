@@ -128,7 +128,7 @@ def test_look_ups_by_table_and_search_find_what_a_plain_set_holds(tmp_path: Path
     for _ in range(50):
         runs = run_hashes([f"w{number}" for number in rng.integers(0, 110, 60).cumsum() % 110], 4)
         runs = np.concatenate([runs, run_hashes(texts[int(rng.integers(50))].text.split(), 4)])
-        assert index._places(runs) == index.places_plain(runs)
+        assert index._held(runs) == index.held_plain(runs)
 
 
 def test_a_hash_that_agrees_by_chance_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def test_a_hash_that_agrees_by_chance_removes_nothing(tmp_path: Path, monkeypatc
     index = OverlapIndex(tmp_path)
     assert index.overlaps(["one", "two", "three", "four"])
     forged = run_hashes(["one", "two", "three", "four"], 4)
-    monkeypatch.setattr("data_tools.pipelines.overlap.runs_by_length", lambda found, lengths: {4: forged})
+    monkeypatch.setattr("data_tools.pipelines.overlap.runs_of_lengths", lambda found, lengths: (forged, [4]))
     assert index.overlaps(["five", "six", "seven", "eight"]) == {}
 
 

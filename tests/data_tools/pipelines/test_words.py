@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.pipelines.words import run_hashes, run_hashes_plain, runs_by_length, words, words_plain
+from data_tools.pipelines.words import run_at, run_hashes, run_hashes_plain, runs_of_lengths, words, words_plain
 
 
 @pytest.mark.parametrize(
@@ -41,10 +41,12 @@ def test_hashes_of_runs_equal_the_plain_computation(found: list[str], length: in
 def test_several_lengths_at_once_are_each_as_if_alone() -> None:
     found = [f"w{number % 11}" for number in range(30)]
     for count in (0, 3, 9, 30):
-        hashes = runs_by_length(found[:count], [13, 9, 4])
-        assert sorted(hashes) == [length for length in (4, 9, 13) if length <= count]
-        for length, several in hashes.items():
-            assert several.tolist() == run_hashes_plain(found[:count], length)
+        hashes, lengths = runs_of_lengths(found[:count], [13, 9, 4])
+        assert lengths == [length for length in (4, 9, 13) if length <= count]
+        assert hashes.tolist() == sum((run_hashes_plain(found[:count], length) for length in lengths), [])
+        for number, value in enumerate(hashes.tolist()):
+            first, length = run_at(number, count, lengths)
+            assert [value] == run_hashes_plain(found[first : first + length], length)
 
 
 def test_a_run_hashes_alike_wherever_it_stands_and_its_order_counts() -> None:
