@@ -67,6 +67,7 @@ class SourceLanes:
         self.samples = sum(self.lane_samples)
         self._units_walked: dict[int, Walk] = {}
         self._blocks_walked: dict[int, tuple[int, Walk]] = {}
+        self._rows_walked: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
 
     def rows(self, first: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
         """Pairs `first` to `first + count - 1` sorted by lane; of those the ones in places [start, stop).
@@ -95,7 +96,7 @@ class SourceLanes:
             block, offset = self._blocks_of(lane, epoch, unit).find(offset)
             shard, inside = self._located(block)
             size = int(self._block_sizes[shard][inside])
-            rows = permutation(size, "rows", self.seed, epoch, block)[offset : offset + count]
+            rows = self._rows_of(lane, epoch, block, size)[offset : offset + count]
             pieces.append(np.stack([np.full_like(rows, shard), np.full_like(rows, inside), rows], axis=1))
             position, count = position + len(rows), count - len(rows)
         return pieces
@@ -118,6 +119,13 @@ class SourceLanes:
             kept = Walk.shuffled(blocks, sizes, epoch, "blocks", self.seed)
             self._blocks_walked[lane] = unit, kept
         return kept
+
+    def _rows_of(self, lane: int, epoch: int, block: int, size: int) -> NDArray[np.int64]:
+        # Kept, because a lane stays in a block for as many steps as the block has times the rows of one step.
+        kept = self._rows_walked.get(lane)
+        if kept is None or kept[:2] != (epoch, block):
+            kept = self._rows_walked[lane] = epoch, block, permutation(size, "rows", self.seed, epoch, block)
+        return kept[2]
 
     def _located(self, block: int) -> tuple[int, int]:
         """The shard of a block of the source, and the block's number in it."""

@@ -6,8 +6,6 @@ that block's length. The substitute depends on the files alone, so every rank an
 """
 
 from collections import OrderedDict
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
@@ -58,9 +56,10 @@ class BlockReader:
         """The pairs at `rows`, int64 [n, 3] of (shard, block in shard, row in block), in that order."""
         found: list[Pair] = []
         # A lane gives many rows of one block in a row: each block is looked up once for all of them.
-        for place, places in groupby(rows.tolist(), key=itemgetter(0, 1)):
-            pairs = self._sound(place)
-            found += [pairs[row % len(pairs)] for _, _, row in places]
+        begins = np.flatnonzero(np.any(rows[1:, :2] != rows[:-1, :2], axis=1)) + 1
+        for run in np.split(rows, begins) if len(rows) else ():
+            pairs = self._sound((int(run[0, 0]), int(run[0, 1])))
+            found += map(pairs.__getitem__, (run[:, 2] % len(pairs)).tolist())
         return found
 
     def _sound(self, place: BlockId) -> list[Pair]:
