@@ -172,7 +172,9 @@ def _run_python_docs(args: argparse.Namespace) -> None:
 
 
 def _vocabulary_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst")
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="PAIRS", help="JSON lines, plain, .gz or .zst, or folders of such files"
+    )
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder to write; new or empty")
     parser.add_argument("--size", type=positive, default=8000, metavar="N", help="pieces (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample of texts (%(default)s)")

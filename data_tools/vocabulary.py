@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from data_tools.inputs import input_files
 from data_tools.pairs import PairReader
 from largede.errors import DataError
 from largede.files import refuse_existing, write_json, writing, writing_folder
@@ -72,7 +73,7 @@ def _sample(pair_files: Iterable[Path], seed: int) -> list[str]:
     Holds no more than a few times MOST_TEXTS texts in memory, however long the files are.
     """
     kept: dict[int, str] = {}
-    for pair in PairReader(list(pair_files)):
+    for pair in PairReader([file.path for file in input_files(list(pair_files))]):
         for text in (pair.query, pair.positive):
             line = " ".join(text.split())[:MOST_CHARACTERS]
             kept[text_key(f"{seed} {line}")] = line

@@ -80,8 +80,20 @@ def test_unusable_pairs_are_said_and_nothing_is_left(tmp_path: Path, content: st
     assert [p.name for p in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
+def test_a_folder_of_pair_files_stands_for_its_files(tmp_path: Path) -> None:
+    (tmp_path / "pairs").mkdir()
+    for number in range(2):
+        lines = [f'{{"query": "which state is {n + number}?", "positive": "the state {n * 31}"}}\n' for n in range(60)]
+        (tmp_path / "pairs" / f"{number}.jsonl").write_text("".join(lines))
+    write_vocabulary([tmp_path / "pairs"], tmp_path / "of_folder", 40)
+    write_vocabulary(sorted((tmp_path / "pairs").iterdir()), tmp_path / "of_files", 40)
+    assert (tmp_path / "of_folder" / "spiece.model").read_bytes() == (
+        tmp_path / "of_files" / "spiece.model"
+    ).read_bytes()
+
+
 def test_a_missing_pair_file_and_a_folder_that_holds_something(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"none.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"none.jsonl: No such file"):
         write_vocabulary([tmp_path / "none.jsonl"], tmp_path / "out", 60)
     (tmp_path / "kept").write_text("mine")
     with pytest.raises(DataError, match="already exists"):
