@@ -16,6 +16,7 @@ from data_tools.inputs import input_files
 from data_tools.pairs import PairReader
 from largede.errors import DataError
 from largede.files import refuse_existing, write_json, writing, writing_folder
+from largede.streams.pieces import same_cut
 from largede.text import text_key
 
 PAD, EOS, UNK = 0, 1, 2
@@ -52,7 +53,7 @@ def check_vocabulary(folder: Path, size: int, texts: list[str]) -> None:
         raise _unfaithful(f"has (size, pad, eos, unk) {special}, not {(size, PAD, EOS, UNK)}")
     loaded = tokenizer(texts)["input_ids"]
     for text, ids, pieces in zip(texts, loaded, processor.encode(texts), strict=True):
-        if ids != [*pieces, EOS]:
+        if not same_cut(processor, ids, [*pieces, EOS]):
             raise _unfaithful(f"reads {text[:60]!r} as {ids[:8]}, SentencePiece as {pieces[:8]}")
     unknown = sum(ids.count(UNK) for ids in loaded) / max(1, sum(map(len, loaded)))
     if unknown > MOST_UNKNOWN_SHARE:

@@ -6,6 +6,7 @@ may choose differently; T5 was trained with SentencePiece's own choice. Texts th
 ("</s>", "<extra_id_0>") always go to transformers, which tells it from plain text.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -60,6 +61,15 @@ class WithSentencePiece:
         for i, found in zip(spelling, self._plain([texts[i] for i in spelling], limit), strict=True):
             ids[i] = found
         return ids
+
+
+def same_cut(processor: Any, one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two lists of pieces are equal, or two cuts of one text that score alike to the last digits."""
+    if list(one) == list(other):
+        return True
+    texts = ["".join(map(processor.id_to_piece, ids)) for ids in (one, other)]
+    scores = [sum(map(processor.get_score, ids)) for ids in (one, other)]
+    return texts[0] == texts[1] and math.isclose(*scores, rel_tol=1e-5)
 
 
 def _is_sentencepiece(tokenizer: Any) -> bool:

@@ -5,8 +5,10 @@ import random
 from pathlib import Path
 
 import pytest
+import sentencepiece
+from transformers import AutoTokenizer
 
-from data_tools.vocabulary import EOS, PAD, UNK, check_vocabulary, write_vocabulary
+from data_tools.vocabulary import EOS, PAD, UNK, _train, _write_folder, check_vocabulary, write_vocabulary
 from largede.errors import DataError
 
 WORDS = [a + b + c for a in ("mat", "vec", "ten") for b in ("ri", "to", "so") for c in ("ces", "red", "ned", "list")]
@@ -78,6 +80,24 @@ def test_unusable_pairs_are_said_and_nothing_is_left(tmp_path: Path, content: st
     with pytest.raises(DataError, match=message):
         write_vocabulary([tmp_path / "pairs.jsonl"], tmp_path / "new" / "out", 60)
     assert [p.name for p in tmp_path.iterdir()] == ["pairs.jsonl"]
+
+
+def test_texts_with_two_cuts_of_equal_score_are_no_fault(tmp_path: Path) -> None:
+    # "bbbb" is "bbb" and "b", or "b" and "bbb": transformers and SentencePiece choose differently.
+    chance = random.Random(2)
+    texts = [
+        " ".join(
+            "".join(chance.choice("ab") * chance.randrange(1, 5) for _ in range(chance.randrange(1, 3)))
+            for _ in range(6)
+        )
+        for _ in range(300)
+    ]
+    _write_folder(tmp_path, _train(texts, 16), 16)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "spiece.model"))
+    cuts = zip(tokenizer(texts)["input_ids"], processor.encode(texts), strict=True)
+    assert any(ids[:-1] != pieces for ids, pieces in cuts)
+    check_vocabulary(tmp_path, 16, texts)
 
 
 def test_a_folder_of_pair_files_stands_for_its_files(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from data_tools.pairs import PairReader
 from data_tools.vocabulary import write_vocabulary
 from largede.models.build import load_tokenizer
-from largede.streams.pieces import WithSentencePiece, WithTransformers, encoder_of
+from largede.streams.pieces import WithSentencePiece, WithTransformers, encoder_of, same_cut
 
 SHARED = Path(os.environ.get("LARGEDE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
 WORDS = ["which", "state", "answers", "naïve", "AAA", "000", "'''", "日本", "<pad>", "</s>", "\u0085", "\n", "<b>"]
@@ -25,14 +25,6 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     (folder / "pairs.jsonl").write_text("".join(lines))
     write_vocabulary([folder / "pairs.jsonl"], folder / "pieces", 100)
     return load_tokenizer(folder / "pieces")
-
-
-def is_same_cut(fast: WithSentencePiece, one: list[int], other: list[int]) -> bool:
-    """Equal, or two ways of equal score to cut the same text."""
-    processor = fast.processor
-    texts = ["".join(map(processor.id_to_piece, ids)) for ids in (one, other)]
-    scores = [sum(map(processor.get_score, ids)) for ids in (one, other)]
-    return one == other or (texts[0] == texts[1] and scores[0] == pytest.approx(scores[1], rel=1e-5))
 
 
 def test_t5_tokenizers_run_on_sentencepiece_unless_told_otherwise(tokenizer: Any) -> None:
@@ -58,7 +50,7 @@ def test_sentencepiece_and_transformers_agree(tokenizer: Any, data: st.DataObjec
     plain = WithTransformers(tokenizer)
     fast = WithSentencePiece(tokenizer, plain)
     for one, other in zip(fast(texts, 10_000), plain(texts, 10_000), strict=True):
-        assert is_same_cut(fast, one, other)
+        assert same_cut(fast.processor, one, other)
 
 
 def test_long_texts_are_cut_before_the_end_of_sequence(tokenizer: Any) -> None:
@@ -83,4 +75,14 @@ def test_real_texts_with_the_vocabulary_of_t5(tmp_path: Path, name: str) -> None
     fast = WithSentencePiece(load_tokenizer(tmp_path), plain)
     cuts = list(zip(fast(texts, 10_000), plain(texts, 10_000), strict=True))
     assert sum(one != other for one, other in cuts) <= 1
-    assert all(is_same_cut(fast, one, other) for one, other in cuts)
+    assert all(same_cut(fast.processor, one, other) for one, other in cuts)
+
+
+def test_cuts_are_the_same_when_they_tie_and_not_when_they_lose(tokenizer: Any) -> None:
+    processor = WithSentencePiece(tokenizer, WithTransformers(tokenizer)).processor
+    best = processor.encode("which state number")
+    letters = processor.piece_to_id(list("▁which▁state▁number"))
+    assert best != letters
+    assert same_cut(processor, best, best)
+    assert not same_cut(processor, best, letters)
+    assert not same_cut(processor, best, processor.encode("which number"))
