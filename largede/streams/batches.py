@@ -166,6 +166,13 @@ class PairBatches(Generic[T]):
         epochs = zip(self.sources, self._stream.order.epochs_of_sources(step), strict=True)
         return {source.name: passes for source, passes in epochs if len(self.sources) > 1}
 
+    @property
+    def shares(self) -> dict[str, float]:
+        """The share of the rows that each source of a mixture gives, by name; empty without one."""
+        rows_S = self._stream.order.table.count_PS.sum(axis=0)
+        shares = zip(self.sources, (rows_S / rows_S.sum()).tolist(), strict=True)
+        return {source.name: share for source, share in shares if len(self.sources) > 1}
+
     def __iter__(self) -> Generator[T, None, None]:
         for prepared in self._prepared():
             self._note_damage(prepared.damaged)

@@ -308,10 +308,12 @@ class Trainer:
 
     def introduction(self) -> str:
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.batches.shares.items())
+        data = f"{self.batches.samples:,} pairs" + (f" (rows: {shares})" if shares else "")
         return (
             f"training {self.recipe.model.backbone} ({parameters / 1e6:.1f} M parameters, {self.recipe.model.layout}) "
             f"on {world_size()} rank(s), ZeRO-{self.engine.zero_optimization_stage()}, "
-            f"batch {self.recipe.batch.queries} of {self.batches.samples:,} pairs, run folder {self.folder}"
+            f"batch {self.recipe.batch.queries} of {data}, run folder {self.folder}"
         )
 
 
