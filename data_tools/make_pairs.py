@@ -25,7 +25,7 @@ from data_tools.work import REPORT, Report, Task, alone, run_stage
 from largede.errors import DataError
 from largede.files import read_json_object, refuse_existing, remove_folder, sha256_file, write_json
 
-VERSION = 1
+VERSION = 2
 """Raise it when the same inputs give other parts, so that old ones are not taken for finished."""
 PLAN = "plan.json"
 _COMPLETE = "complete.json"

@@ -3,17 +3,20 @@
 import html
 import re
 
-from data_tools.readers.lines import collapsed_lines
+from data_tools.readers.lines import collapsed_lines, indented, without_indents
 
 _ESCAPE = re.compile(r"\\([\\`*_{}\[\]()#+\-.!~^>|&<])")
-_CODE = re.compile(r"`([^`]+)`")
+_CODE = re.compile(r"(?<!`)(`+)(?!`)([^`]+)\1(?!`)")
 # Escaped signs and code wait in the private use area until the markup is gone.
 _ASIDE = {code: chr(0xE000 + code) for code in range(33, 127)}
 _BACK = {0xE000 + code: chr(code) for code in range(33, 127)}
 
-_FENCE = re.compile(r"\s*(```|~~~)")
+# A further backtick on the line would make it code within text; what follows tildes may hold anything.
+_FENCE = re.compile(r"\s*(`{3,}(?=[^`]*$)|~{3,})")
 _CODE_LINE = re.compile(r" {4}|\t")
 _QUOTE = re.compile(r"\s*>(?!!)")
+# Within a list a quotation is indented as code is; there a line of code may begin with an operator or Python's prompt.
+_INDENTED_QUOTE = re.compile(r"\s*>(?![!=&]|>>(?:\s|$))")
 _RULE = re.compile(r"\s*([-*_=])(\s*\1){2,}\s*$")
 _TABLE_RULE_SIGNS = frozenset("|:- \t\r")
 _LEAD = re.compile(r"\s*(#{1,6}\s+|[-*+]\s+)")
@@ -36,24 +39,37 @@ def markdown_to_text(text: str) -> str:
     """The text as it reads, one line for each line of the source.
 
     Quotations are left out: a reply that quotes what it answers would give the question away. Links become their
-    texts, bare addresses stay; code stays as it is.
+    texts, bare addresses stay; code stays as it is, indentation included. A fence that nothing closes reaches to the
+    end, as on Reddit.
     """
     # Dumps hold what Reddit's interface answers: Markdown whose <, > and & are entities.
-    text = html.unescape(text).replace("\u200b", "").replace("\ufeff", "")
+    text = without_indents(html.unescape(text)).replace("\u200b", "").replace("\ufeff", "")
     kept: list[str] = []
-    in_code = False
+    fence = ""
     for line in text.split("\n"):
-        if _FENCE.match(line):
-            in_code = not in_code
-        elif in_code or _CODE_LINE.match(line):
-            kept.append(line)
+        if fence:
+            if _closes(line, fence):
+                fence = ""
+            else:
+                kept.append(indented(line))
+        elif opening := _FENCE.match(line):
+            fence = opening[1]
+        elif _CODE_LINE.match(line):
+            if not _INDENTED_QUOTE.match(line):
+                kept.append(indented(_CODE_LINE.sub("", line, count=1)))
         elif not (_QUOTE.match(line) or _RULE.match(line) or _is_table_rule(line)):
             kept.append(_plain(line))
     return collapsed_lines("\n".join(kept))
 
 
+def _closes(line: str, fence: str) -> bool:
+    """A fence is closed by one that is as long at least and stands alone."""
+    stripped = line.strip()
+    return len(stripped) >= len(fence) and set(stripped) == {fence[0]}
+
+
 def _aside(match: re.Match[str]) -> str:
-    return match[1].translate(_ASIDE)
+    return match[match.re.groups].translate(_ASIDE)
 
 
 def _is_table_rule(line: str) -> bool:

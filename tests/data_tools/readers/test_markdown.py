@@ -22,13 +22,52 @@ from data_tools.readers.markdown import markdown_to_text
         ("zero&#x200B;width &amp; caf\u00e9", "zerowidth & café"),
         ("https://en.wikipedia.org/wiki/A_b_c", "https://en.wikipedia.org/wiki/A_b_c"),
         ("", ""),
+        ("see\n```\nif x:\n    y\n\n\tz\n```\n    a\n      b", "see\nif x:\n    y\n    z\na\n  b"),
+        ("nul\0l", "null"),
     ],
 )
 def test_markdown_becomes_the_text_one_reads(source: str, text: str) -> None:
     assert markdown_to_text(source) == text
 
 
-SEEDS = ["[", "*", "**a", "[a](b", "_a", "`", "^(", ">!", "![x](", "\\", "<http://", "|:", "~~", "- ", '[a](b "', " "]
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("```one `line```\n> quoted\n**answer**", "```one `line```\nanswer"),
+        ("```one line```\n> quoted\n**answer**", "one line\nanswer"),
+        ("use ``two`` and ```three```\n> quoted", "use two and three"),
+        ("~~~\n```\n~~~~\n> quoted\nanswer", "```\nanswer"),
+        ("```python\nx\n``` y\n```\n> quoted\nanswer", "x\n``` y\nanswer"),
+        ("````\n```\n**x**\n````\n> quoted\nanswer", "```\n**x**\nanswer"),
+        ("```\nnever **closed", "never **closed"),
+        ("1. point\n\n    > quoted\n\n    >quoted\n\n\t> quoted\n\n    >> quoted\n\nanswer", "1. point\nanswer"),
+        ("try\n\n    >>> x = 1\n    >>>\n    >= 2\n    >&2 echo", "try\n>>> x = 1\n>>>\n>= 2\n>&2 echo"),
+    ],
+)
+def test_no_quotation_stays_and_no_code_goes_whatever_fences_and_indents_there_are(source: str, text: str) -> None:
+    assert markdown_to_text(source) == text
+
+
+SEEDS = [
+    "``a ",
+    "```a\n",
+    "[",
+    "*",
+    "**a",
+    "[a](b",
+    "_a",
+    "`",
+    "^(",
+    ">!",
+    "![x](",
+    "\\",
+    "<http://",
+    "|:",
+    "~~",
+    "- ",
+    '[a](b "',
+    " ",
+]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
