@@ -16,13 +16,23 @@ from data_tools.xml_rows import xml_rows
         ("no markup  at\nall", "no markup at\nall"),
         ("<p>one\ntwo</p><p>three</p>four", "one two\nthree\nfour"),
         ("<ul><li>a</li><li>b <b>c</b>d</li></ul>", "a\nb cd"),
-        ("<pre><code>if x:\n    y &lt; z\n</code></pre>", "if x:\ny < z"),
+        ("<pre><code>if x:\n    y &lt; z\n</code></pre>", "if x:\n    y < z"),
+        ("<pre>  a\n\n   \n<b>  b</b> c  <i>  d</i>\n\te</pre>  f\n  g", "a\n  b c d\n    e\nf g"),
         ('see <a href="http://x.org/?a=1">the <i>manual</i></a>.', "see the manual."),
         ("<script>alert(1)</script>a<style>p{}</style><!-- no --> b<img alt='c' src='d'>", "a b"),
         ("&quot;5 &lt; 6&quot; &amp;amp; &eacute;&nbsp;&#128512;", '"5 < 6" &amp; é 😀'),
         ("<table><tr><th>a</th><th>b</th></tr><tr><td>1</td><td>2</td></tr></table>", "a b\n1 2"),
         ("one<br>two<br/>three<hr>four", "one\ntwo\nthree\nfour"),
-        ("2<sup>10</sup> = 1024", "210 = 1024"),
+        ("2<sup>10</sup> = 1024, e<sup>-x</sup>, 2<sup>n+1</sup>", "2^10 = 1024, e^-x, 2^(n+1)"),
+        ("(a+b)<sup>2</sup> and Ca<sup>2+</sup> on the 1<sup>st</sup>", "(a+b)^2 and Ca^2+ on the 1st"),
+        (
+            "CO<sub>2</sub>, B<sub>12</sub>, 101<sub>2</sub>, x<sub>i</sub>, x<sub>i-1</sub>",
+            "CO2, B12, 101_2, x_i, x_(i-1)",
+        ),
+        ("so it is.<sup>1</sup> Known<sup>2</sup> <sup>[3]</sup>", "so it is. 1 Known^2 [3]"),
+        ("<p><sup>Source: <a href='x'>the manual</a></sup></p>", "Source: the manual"),
+        ("word<sup><a href='x'>2015</a></sup>, word<sub>small print</sub><sup></sup>", "word 2015, word small print"),
+        ("nul\0l", "null"),
         ("<p>never <b>closed <i>at all", "never closed at all"),
         ("<p></p> <div> </div>", ""),
         ("a <blockquote><p>b</p></blockquote> c", "a\nb\nc"),
@@ -44,8 +54,8 @@ class _Words(html.parser.HTMLParser):
         self.text += data
 
 
-def letters(text: str) -> str:
-    return "".join(text.split())
+def letters(text: str, but: str) -> str:
+    return "".join(text.split()).translate(dict.fromkeys(map(ord, but)))
 
 
 @pytest.mark.parametrize("name", ["ai", "beer", "coffee"])
@@ -58,7 +68,9 @@ def test_of_real_posts_no_letter_is_lost_or_added(name: str) -> None:
         twin = _Words()
         twin.feed(body)
         twin.close()
-        assert letters(html_to_text(body)) == letters(twin.text), body
+        # Signs that say what stands higher or lower are added.
+        added = "^_()" if "<su" in body else ""
+        assert letters(html_to_text(body), added) == letters(twin.text, added), body
 
 
 def test_the_most_hostile_nesting_that_is_let_in_takes_seconds_at_most() -> None:
