@@ -1,6 +1,6 @@
 """The files of pairs that were named, in order, and what tells them from others."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,21 @@ class Content:
 def input_files(inputs: Sequence[Path]) -> list[InputFile]:
     """The files named; in place of a folder its parts, or else the files directly in it that hold pairs, by name.
 
-    Raises DataError.
+    Raises DataError, also for a file that is named twice.
     """
-    return [described(path) for given in inputs for path in (_files_of(given) if given.is_dir() else [given])]
+    files = [described(path) for given in inputs for path in (_files_of(given) if given.is_dir() else [given])]
+    refuse_twice(file.path for file in files)
+    return files
+
+
+def refuse_twice(paths: Iterable[Path]) -> None:
+    """Raise DataError when two of the paths lead to one file, which would count twice."""
+    seen: set[Path] = set()
+    for path in paths:
+        found = path.resolve()
+        if found in seen:
+            raise DataError(f"{path} is named twice", expected="every input once", mend="name it once")
+        seen.add(found)
 
 
 def described(path: Path) -> InputFile:
@@ -67,14 +79,17 @@ def described(path: Path) -> InputFile:
         ) from None
 
 
-def _files_of(folder: Path) -> list[Path]:
-    if (folder / MANIFEST).exists():
-        return pair_files([folder])
+def files_of_pairs(folder: Path) -> list[Path]:
+    """The files directly in a folder that hold pairs, by name. Raises DataError when there is none."""
     found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
     if not found:
         raise DataError(
             f"the folder {folder} holds no pairs",
             expected="files that end in " + ", ".join(SUFFIXES),
-            mend="name the files themselves",
+            mend="name the files themselves, or the folder that `largede-data pairs` wrote",
         )
     return found
+
+
+def _files_of(folder: Path) -> list[Path]:
+    return pair_files([folder]) if (folder / MANIFEST).exists() else files_of_pairs(folder)

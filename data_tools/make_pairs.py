@@ -10,7 +10,6 @@ Parts hold the same pairs in the same order whatever the number of processes and
 import os
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
@@ -20,15 +19,15 @@ from typing import Any
 from data_tools.dropped import Dropped
 from data_tools.format import Format, Record, options_as_json
 from data_tools.groups import Bucket, buckets_of, groups, writing_groups
+from data_tools.inputs import refuse_twice
 from data_tools.parts import MANIFEST, part_name, write_parts
-from data_tools.work import REPORT, Report, Task, alone, run_stage
+from data_tools.work import REPORT, Report, Task, run_stage
+from data_tools.working import COMPLETE, remove_finished, working, working_folder
 from largede.errors import DataError
 from largede.files import read_json_object, refuse_existing, remove_folder, sha256_file, write_json
 
 VERSION = 2
 """Raise it when the same inputs give other parts, so that old ones are not taken for finished."""
-PLAN = "plan.json"
-_COMPLETE = "complete.json"
 _RECORDS = "records"
 
 
@@ -91,9 +90,10 @@ def make_pairs(format: Format, options: Any, inputs: Sequence[Path], out: Path, 
     plan = _plan(format, options, tasks, settings)
     present = _present(out, plan)
     if present is not None:
-        _remove_finished(out, plan)
+        remove_finished(out, plan, _essence)
         return PairsResult(out, present, written=False)
-    with _working(out, plan) as work:
+    work = working_folder(out)
+    with working(out, plan, partial(_essence, changed_inputs=True)):
         reports = _stages(format, options, tasks, work, settings)
         manifest = _manifest(plan, reports, time.monotonic() - started)
         _demand_pairs(manifest, work)
@@ -103,9 +103,7 @@ def make_pairs(format: Format, options: Any, inputs: Sequence[Path], out: Path, 
 
 
 def _input_tasks(paths: Sequence[Path]) -> list[InputTask]:
-    twice = [str(path) for number, path in enumerate(paths) if path.resolve() in {p.resolve() for p in paths[:number]}]
-    if twice:
-        raise DataError(f"{twice[0]} is given twice", expected="each input once", mend="remove one of them")
+    refuse_twice(paths)
     stats = [path.stat() for path in paths]
     return [
         InputTask(f"input-{number:05d}", stat.st_size, path, stat.st_mtime_ns)
@@ -130,7 +128,7 @@ def _present(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
         refuse_existing(out, DataError)
         return None
     manifest = read_json_object(out / MANIFEST)
-    if _same_plan(manifest, plan, changed_inputs=False):
+    if _essence(manifest) == _essence(plan):
         return manifest
     raise DataError(
         f"{out} holds pairs of other inputs or options",
@@ -139,48 +137,11 @@ def _present(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
     )
 
 
-def _remove_finished(out: Path, plan: dict[str, Any]) -> None:
-    """The working folder of a run that was killed after `out` had appeared."""
-    work = _work_folder(out)
-    if (work / PLAN).exists() and _same_plan(read_json_object(work / PLAN), plan, changed_inputs=False):
-        remove_folder(work)
-
-
-def _work_folder(out: Path) -> Path:
-    return out.with_name(f"{out.name}.work")
-
-
-def _same_plan(one: dict[str, Any], other: dict[str, Any], changed_inputs: bool) -> bool:
-    """`changed_inputs`: inputs of the same names may have other content."""
+def _essence(plan: dict[str, Any], changed_inputs: bool = False) -> list[Any]:
+    """What the parts come of. `changed_inputs`: inputs of the same names may have other content."""
     kept = ("name",) if changed_inputs else ("name", "bytes", "modified_ns")
-
-    def essence(plan: dict[str, Any]) -> list[Any]:
-        inputs = [{key: entry[key] for key in kept} for entry in plan["inputs"]]
-        return [plan[key] for key in ("version", "format", "options", "part_pairs")] + inputs
-
-    return essence(one) == essence(other)
-
-
-@contextmanager
-def _working(out: Path, plan: dict[str, Any]) -> Iterator[Path]:
-    """The working folder of this plan, new or left by a stopped run, held against other processes."""
-    work = _work_folder(out)
-    work.mkdir(parents=True, exist_ok=True)
-    with alone(work / "lock") as held:
-        if not held:
-            raise DataError(
-                f"another process is writing {out}",
-                expected="one at a time",
-                mend="wait for it, or choose another --out",
-            )
-        if (work / PLAN).exists() and not _same_plan(read_json_object(work / PLAN), plan, changed_inputs=True):
-            raise DataError(
-                f"{work} was left by a run with other inputs or options",
-                expected="the same command again, to go on with it",
-                mend="remove that folder to begin anew, or choose another --out",
-            )
-        write_json(work / PLAN, plan)
-        yield work
+    inputs = [{key: entry[key] for key in kept} for entry in plan["inputs"]]
+    return [plan[key] for key in ("version", "format", "options", "part_pairs")] + inputs
 
 
 def _stages(
@@ -192,14 +153,14 @@ def _stages(
     reports = []
     for stage in range(last + 1):
         folder = work / f"stage-{stage}"
-        if (folder / _COMPLETE).exists():
-            reports.append(read_json_object(folder / _COMPLETE)["reports"])
+        if (folder / COMPLETE).exists():
+            reports.append(read_json_object(folder / COMPLETE)["reports"])
             continue
         of_stage = tasks if stage == 0 else _bucket_tasks(work / f"stage-{stage - 1}")
         do = partial(_do_input if stage == 0 else _do_bucket, format, options, stage, settings.part_pairs)
         label = "reading" if stage == 0 else f"grouping {stage} of {last}"
         reports.append(run_stage(folder, of_stage, do, settings.workers, label, settings.max_bytes))
-        write_json(folder / _COMPLETE, {"reports": reports[-1]})
+        write_json(folder / COMPLETE, {"reports": reports[-1]})
         if stage:
             _remove_tasks(work / f"stage-{stage - 1}")
     return reports
@@ -265,15 +226,15 @@ def _forget_changed(work: Path, tasks: Sequence[InputTask]) -> None:
         for folder in (work / "out", *work.glob("stage-*")):
             if folder != first:
                 remove_folder(folder)
-        (first / _COMPLETE).unlink(missing_ok=True)
+        (first / COMPLETE).unlink(missing_ok=True)
         for task in changed:
             remove_folder(first / task.name)
 
 
 def _input_read(first: Path, number: int, task: InputTask) -> dict[str, Any] | None:
     """What the first stage remembers of an input; None when it has not read it."""
-    if (first / _COMPLETE).exists():
-        return dict(read_json_object(first / _COMPLETE)["reports"][number]["input"])
+    if (first / COMPLETE).exists():
+        return dict(read_json_object(first / COMPLETE)["reports"][number]["input"])
     report = first / task.name / REPORT
     return dict(read_json_object(report)["input"]) if report.exists() else None
 

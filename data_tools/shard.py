@@ -10,8 +10,7 @@ that are missing. OUT appears in one step, when every shard is there.
 
 import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ from data_tools.inputs import Content, InputFile, input_files
 from data_tools.read_pairs import BatchTask, batches_of, merged_sources, read_batch
 from data_tools.shard_settings import Machine, ShardResult, ShardSettings, fingerprint
 from data_tools.sorted_runs import SortedRuns, bin_count
-from data_tools.work import REPORT, Report, alone, run_stage
+from data_tools.work import REPORT, Report, run_stage
+from data_tools.working import remove_finished, working, working_folder
 from data_tools.write_shards import (
     Cut,
     ShardsTask,
@@ -39,7 +39,6 @@ from largede.streams.places.local import LocalPlace
 MADE_FROM = "made_from.json"
 """Beside the index: the inputs, the settings, what was left out and why, pairs by source."""
 
-_PLAN = "plan.json"
 _READ = "read"
 _WRITE = "write"
 _OUT = "out"
@@ -57,11 +56,14 @@ def shard(inputs: Sequence[Path], out: Path, settings: ShardSettings, machine: M
     machine = machine or Machine()
     files = input_files(inputs)
     present = _present(out, files, settings)
-    work = out.with_name(f"{out.name}.work")
+    work, plan = working_folder(out), _plan(files, settings, machine.workers)
     if present is not None:
-        _remove_finished(work, files, settings)
+        remove_finished(out, plan, _essence)
         return ShardResult(present, written=False, skipped=0, left_out=0, seconds=0.0)
-    with _working(work, files, settings, machine.workers) as tasks:
+    # The batches and bins stay, though workers or sizes of inputs may differ.
+    with working(out, plan, _essence, keeps=("batches", "bins")) as plan:
+        tasks = [BatchTask.of(number, batch, files, plan["bins"]) for number, batch in enumerate(plan["batches"])]
+        _forget_changed(work, tasks)
         reports = _read(work, tasks, settings, machine)
         made_from = _made_from(reports, settings)
         _demand_pairs(made_from, inputs, work)
@@ -97,50 +99,8 @@ def _in_the_way(given: str) -> DataError:
     )
 
 
-def _remove_finished(work: Path, files: Sequence[InputFile], settings: ShardSettings) -> None:
-    """What a run left that was killed after `out` had appeared."""
-    if (work / _PLAN).exists() and _essence(read_json_object(work / _PLAN)) == _essence(
-        _plan(files, settings, workers=1)
-    ):
-        remove_folder(work)
-
-
-@contextmanager
-def _working(
-    work: Path, files: Sequence[InputFile], settings: ShardSettings, workers: int
-) -> Iterator[list[BatchTask]]:
-    """The tasks of the first stage, with `work` new or left by a stopped run of the same, held against others."""
-    work.mkdir(parents=True, exist_ok=True)
-    with alone(work / "lock") as held:
-        if not held:
-            raise DataError(
-                f"another process is writing {work}",
-                expected="one at a time",
-                mend="wait for it, or choose another --out",
-            )
-        plan = _plan(files, settings, workers)
-        if (work / _PLAN).exists():
-            before = read_json_object(work / _PLAN)
-            if _essence(before) != _essence(plan):
-                raise DataError(
-                    f"{work} was left by a run with other inputs or settings",
-                    expected="the same command again, to go on with it",
-                    mend="remove that folder to begin anew, or choose another --out",
-                )
-            plan = before
-        write_json(work / _PLAN, plan)
-        tasks = [BatchTask.of(number, batch, files, plan["bins"]) for number, batch in enumerate(plan["batches"])]
-        _forget_changed(work, tasks)
-        try:
-            yield tasks
-        except BaseException:
-            if not any(work.glob(f"{_READ}/*/{REPORT}")):
-                remove_folder(work)
-            raise
-
-
 def _plan(files: Sequence[InputFile], settings: ShardSettings, workers: int) -> dict[str, Any]:
-    """What a later run has to agree on. Its batches and bins stay, though workers or sizes of inputs may differ."""
+    """What a later run has to agree on (`_essence`), and how this one divides the work."""
     return {
         "inputs": [str(file.path.absolute()) for file in files],
         "settings": settings.to_dict(),

@@ -5,7 +5,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from data_tools.pipelines.parts import part_name
+from data_tools.parts import part_name
 from largede.evaluation.style import STYLE
 from largede.files import write_json, write_text
 

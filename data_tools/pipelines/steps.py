@@ -19,7 +19,7 @@ from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
 from data_tools.pairs import lines_of, parse_pair
-from data_tools.pipelines.parts import part_name
+from data_tools.parts import part_name
 from largede.errors import DataError
 from largede.files import write_json, writing
 from largede.streams.pair import Pair

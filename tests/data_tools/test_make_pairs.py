@@ -12,6 +12,7 @@ import zstandard
 from made_formats import CHAIN, DYING, PLAIN, MadeOptions
 
 from data_tools import groups
+from data_tools import make_pairs as make_pairs_module
 from data_tools.format import Format
 from data_tools.make_pairs import PairsSettings, make_pairs
 from data_tools.pairs import PairReader
@@ -161,7 +162,7 @@ def test_no_pairs_at_all_is_an_error_that_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("names", "complaint"), [(["a", "a"], "given twice"), (["missing"], "does not exist"), ([""], "is a folder")]
+    ("names", "complaint"), [(["a", "a"], "named twice"), (["missing"], "does not exist"), ([""], "is a folder")]
 )
 def test_unusable_inputs_are_named(tmp_path: Path, names: list[str], complaint: str) -> None:
     plain_input(tmp_path / "a", 3)
@@ -183,8 +184,28 @@ def test_what_a_stopped_run_left_is_not_used_for_other_options(tmp_path: Path) -
     inputs = [plain_input(tmp_path / "a", 30), damaged(tmp_path / "b.zst")]
     with pytest.raises(DataError, match="cannot be decompressed"):
         make_pairs(PLAIN, OPTIONS, inputs, tmp_path / "out", PairsSettings())
-    with pytest.raises(DataError, match="left by a run with other inputs or options"):
+    with pytest.raises(DataError, match="left by a run with other inputs or settings"):
         make_pairs(PLAIN, MadeOptions("x"), inputs, tmp_path / "out", PairsSettings())
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_where_every_input_fails_nothing_is_left_that_another_command_would_find(tmp_path: Path, workers: int) -> None:
+    inputs = [damaged(tmp_path / "a.zst"), damaged(tmp_path / "b.zst")]
+    with pytest.raises(DataError, match="cannot be decompressed"):
+        make_pairs(PLAIN, OPTIONS, inputs, tmp_path / "out", PairsSettings(workers))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zst", "b.zst"]
+    sound = [plain_input(tmp_path / "c", 3)]
+    assert make_pairs(PLAIN, OPTIONS, sound, tmp_path / "out", PairsSettings(workers)).written
+
+
+def test_work_whose_first_stage_is_complete_stays_when_the_next_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = chain_inputs(tmp_path)
+    monkeypatch.setattr(make_pairs_module, "groups", None)
+    with pytest.raises(TypeError):
+        make_pairs(CHAIN, OPTIONS, inputs, tmp_path / "out", PairsSettings())
+    assert (tmp_path / "out.work" / "stage-0" / "complete.json").exists()
 
 
 def damaged(path: Path) -> Path:
@@ -246,6 +267,7 @@ import sys
 from pathlib import Path
 from made_formats import CHAIN, MadeOptions
 from data_tools import groups
+from data_tools import make_pairs as make_pairs_module
 from data_tools.make_pairs import PairsSettings, make_pairs
 
 if __name__ == "__main__":

@@ -113,6 +113,17 @@ def test_a_folder_of_parts_is_read_in_the_order_of_names(tmp_path: Path) -> None
         shard([tmp_path / "empty"], tmp_path / "new", SMALL)
 
 
+def test_pairs_named_twice_are_refused_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "clean").mkdir()
+    write_pairs(tmp_path / "clean" / "part-0.jsonl", 10)
+    folder, out = str(tmp_path / "clean"), str(tmp_path / "out")
+    assert main(["shard", folder, folder, "--out", out]) != 0
+    assert "part-0.jsonl is named twice" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["clean"]
+
+
 def write_queries(path: Path, queries: int) -> None:
     """Queries q0, q1, ... with three passages each, every other one with an id."""
     ids = [{"query_id": f"id {i}"} if i % 2 else {} for i in range(queries)]

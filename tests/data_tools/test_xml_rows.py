@@ -74,7 +74,7 @@ def test_an_absurd_row_is_refused_before_it_fills_the_memory(monkeypatch: pytest
 
 
 PEAK = """
-import io, resource, sys
+import io, sys
 from pathlib import Path
 from data_tools.xml_rows import xml_rows
 

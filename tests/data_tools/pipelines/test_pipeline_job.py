@@ -172,7 +172,7 @@ def test_inputs_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         run_here(PLAN, tmp_path / "nowhere", tmp_path / "out")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="holds no file of pairs"):
+    with pytest.raises(DataError, match="the folder .* holds no pairs"):
         run_here(PLAN, tmp_path / "empty", tmp_path / "out")
     with pytest.raises(DataError, match="holds no pairs"):
         run_here(PLAN, write_parts(tmp_path / "hollow", [[], []]), tmp_path / "out")
