@@ -1,7 +1,6 @@
 """The verbs of largede-data; a table, and nothing heavy imported before a verb runs."""
 
 import argparse
-import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -39,8 +38,9 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_shard(args: argparse.Namespace) -> None:
+    from data_tools.processes import processors
     from data_tools.shard import shard
-    from data_tools.shard_settings import Machine, ShardSettings, processors
+    from data_tools.shard_settings import Machine, ShardSettings
 
     settings = ShardSettings(
         args.shard_pairs, args.block_pairs, args.seed, args.skip_bad, args.query_fraction, args.fraction_seed
@@ -157,9 +157,9 @@ def _run_pairs(args: argparse.Namespace) -> None:
 
 def _run_format(format: Format, args: argparse.Namespace) -> None:
     from data_tools.make_pairs import PairsSettings, make_pairs
+    from data_tools.processes import processors
 
-    workers = args.workers or len(os.sched_getaffinity(0))
-    settings = PairsSettings(workers, args.part_pairs, args.max_bytes)
+    settings = PairsSettings(args.workers or processors(), args.part_pairs, args.max_bytes)
     print(make_pairs(format, options_from(args, format.options), args.inputs, args.out, settings))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.length_charts import terminal_histogram, write_picture
+from data_tools.processes import processors
 from data_tools.shard import MADE_FROM
-from data_tools.shard_settings import processors
 from data_tools.survey import Survey, pairs_of, sampled_blocks, survey
 from largede.files import read_json_object
 from largede.streams.index import ShardIndex

@@ -1,7 +1,7 @@
 """Pairs out of JSON-lines files, plain or compressed, read as a stream and checked line by line."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data_tools.sources import lines_of
@@ -23,15 +23,30 @@ class PairReader:
 
     def __iter__(self) -> Iterator[Pair]:
         for path in self._paths:
-            for number, line in enumerate(lines_of(path), start=1):
-                if line.isspace():
-                    continue
-                try:
-                    yield parse_pair(line, f"{path} line {number}")
-                except DataError:
-                    if self.skipped == self._skip_bad:
-                        raise
-                    self.skipped += 1
+            for _, pair in numbered_pairs(path, self._pass_over):
+                yield pair
+
+    def _pass_over(self, error: DataError, where: str) -> None:
+        if self.skipped == self._skip_bad:
+            raise error
+        self.skipped += 1
+
+
+def numbered_pairs(path: Path, note_bad: Callable[[DataError, str], None]) -> Iterator[tuple[int, Pair]]:
+    """(number of its line, pair) of one file. `note_bad(error, where)` hears of a line that is no pair, and may raise.
+
+    Raises DataError for a missing, truncated or damaged file. Blank lines are no lines.
+    """
+    for number, line in enumerate(lines_of(path), start=1):
+        if line.isspace():
+            continue
+        where = f"{path} line {number}"
+        try:
+            pair = parse_pair(line, where)
+        except DataError as error:
+            note_bad(error, where)
+        else:
+            yield number, pair
 
 
 def line_of(pair: Pair) -> bytes:

@@ -29,6 +29,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from data_tools.docstrings import Mined, Pair, mine_file
+from data_tools.processes import processors
 from largede.errors import DataError
 from largede.files import refuse_existing, write_text, writing_folder
 from largede.text import text_key
@@ -135,7 +136,7 @@ def mine(packages: Iterable[Package]) -> Iterator[Mined]:
     tasks = [(p.root / source, p.name, _module(source)) for p in packages for source, _ in p.sources]
     # Spawned, since a forked child of a process with threads (a test run, a tokenizer) may inherit a held lock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=context) as pool:
+    with ProcessPoolExecutor(processors(), mp_context=context) as pool:
         yield from pool.map(mine_file, *zip(*tasks, strict=True), chunksize=100)
 
 

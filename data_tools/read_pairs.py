@@ -11,10 +11,10 @@ import msgpack
 
 from data_tools.dropped import Dropped
 from data_tools.inputs import Content, InputFile, described
-from data_tools.pairs import parse_pair
+from data_tools.pairs import numbered_pairs
 from data_tools.shard_settings import PROCESS_BYTES, ShardSettings
 from data_tools.sorted_runs import RunWriter
-from data_tools.sources import lines_of, watched
+from data_tools.sources import watched
 from data_tools.work import Report, Task
 from largede.errors import DataError
 
@@ -104,15 +104,7 @@ class _Tally:
 def _records(path: Path, settings: ShardSettings, tally: _Tally) -> Iterator[tuple[int, bytes]]:
     """(line, row as MessagePack) of every pair that is kept."""
     pack = msgpack.Packer().pack
-    for number, line in enumerate(lines_of(path), start=1):
-        if line.isspace():
-            continue
-        where = f"{path} line {number}"
-        try:
-            pair = parse_pair(line, where)
-        except DataError as error:
-            tally.note_bad(error, where)
-            continue
+    for number, pair in numbered_pairs(path, tally.note_bad):
         if not settings.keeps(pair):
             tally.left_out += 1
             continue

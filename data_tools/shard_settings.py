@@ -1,12 +1,12 @@
 """What `largede-data shard` is asked for, and what it answers."""
 
 import hashlib
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_tools.inputs import Content
+from data_tools.processes import processors
 from largede.errors import DataError
 from largede.streams.index import FORMAT, VERSION, ShardIndex
 from largede.streams.pair import Pair
@@ -65,11 +65,6 @@ def fingerprint(contents: Iterable[Content], settings: ShardSettings) -> str:
     for content in contents:
         digest.update(bytes.fromhex(content.sha256))
     return digest.hexdigest()
-
-
-def processors() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_tools.processes import in_processes
+from data_tools.processes import in_processes, processors
 from data_tools.progress import ByteProgress
-from data_tools.shard_settings import processors
 from data_tools.sound_pairs import all_sound, pair_problem
 from largede.errors import DataError
 from largede.streams.block import DamagedBlock, checksum, decode_block

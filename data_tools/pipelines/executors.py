@@ -10,7 +10,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -26,6 +25,8 @@ from datatrove.utils.logging import logger
 
 from data_tools.pipelines.watch import watched
 from data_tools.pipelines.work import Stage, Work, sharing
+from data_tools.processes import processors
+from data_tools.work import leave_with_parent
 from largede.errors import DataError, MachineError
 from largede.files import read_json_object, write_json
 
@@ -82,7 +83,7 @@ class _QuietLocal(LocalPipelineExecutor):
         context = multiprocessing.get_context("forkserver")
         # Imported once, before the processes are forked from it.
         context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])
-        with ProcessPoolExecutor(self.workers, context, end_with_parent) as pool:
+        with ProcessPoolExecutor(self.workers, context, leave_with_parent) as pool:
             tasks = [pool.submit(self.run_task, rank) for rank in ranks]
             try:
                 for task in as_completed(tasks):
@@ -102,18 +103,6 @@ class _QuietLocal(LocalPipelineExecutor):
                 self._run_for_rank(rank)
             finally:
                 logger.remove()
-
-
-def end_with_parent() -> None:
-    """Let this process end when the command that began it has: a killed one cannot end its tasks itself."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in a process of the pool"
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclass(frozen=True)
@@ -273,9 +262,9 @@ def executor_of(kind: str, options: dict[str, Any]) -> Executor:
     """The executor that the flags describe. Raises DataError when Slurm is to run without partition or time."""
     workers, memory, per_job = options["workers"], options["memory_gib"], options["tasks_per_job"]
     if kind == "ray":
-        return Ray(workers or os.cpu_count() or 1, memory, per_job)
+        return Ray(workers or processors(), memory, per_job)
     if kind == "local":
-        return Local(workers or os.cpu_count() or 1)
+        return Local(workers or processors())
     for flag in ("slurm_partition", "slurm_time"):
         if not options[flag]:
             raise DataError(

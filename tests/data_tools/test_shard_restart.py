@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from shard_sets import all_places, write_pairs
 
-from data_tools import read_pairs
+from data_tools import pairs, read_pairs
 from data_tools.cli import main
 from data_tools.shard import MADE_FROM, shard
 from data_tools.shard_settings import Machine, ShardSettings
@@ -151,13 +151,13 @@ def stopped_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int) -
 def test_finished_batches_are_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = stopped_run(tmp_path, monkeypatch, 14)
     read: list[str] = []
-    lines_of = read_pairs.lines_of
+    lines_of = pairs.lines_of
 
     def noted(path: Path) -> Iterator[bytes]:
         read.append(path.name)
         return lines_of(path)
 
-    monkeypatch.setattr(read_pairs, "lines_of", noted)
+    monkeypatch.setattr(pairs, "lines_of", noted)
     shard(inputs, tmp_path / "out", SETTINGS, ONE)
     assert read == ["part-2.jsonl"]
 
@@ -207,27 +207,27 @@ def test_the_limit_of_bad_lines_may_be_raised_and_the_work_goes_on(
 
 def test_two_runs_at_once_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = inputs_in(tmp_path)
-    read = read_pairs.lines_of
+    read = pairs.lines_of
 
     def meanwhile(path: Path) -> Iterator[bytes]:
         with pytest.raises(DataError, match="another process is writing"):
             shard(inputs, tmp_path / "out", SETTINGS, ONE)
         return read(path)
 
-    monkeypatch.setattr(read_pairs, "lines_of", meanwhile)
+    monkeypatch.setattr(pairs, "lines_of", meanwhile)
     assert shard(inputs, tmp_path / "out", SETTINGS, ONE).written
 
 
 def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = inputs_in(tmp_path)
-    read = read_pairs.lines_of
+    read = pairs.lines_of
 
     def growing(path: Path) -> Iterator[bytes]:
         yield from read(path)
         with path.open("ab") as file:
             file.write(b"\n")
 
-    monkeypatch.setattr(read_pairs, "lines_of", growing)
+    monkeypatch.setattr(pairs, "lines_of", growing)
     with pytest.raises(DataError, match="part-0.jsonl changed while it was read"):
         shard(inputs, tmp_path / "out", SETTINGS, ONE)
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in inputs]
