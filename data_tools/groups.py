@@ -7,8 +7,14 @@ after the other, or several in as many processes, is read and sorted (`groups`).
 Groups come in the order of their keys' hashes, records of a group in the order of the files and, within a file, of
 writing. So the order depends neither on the size of the buckets nor on the number of processes.
 
-A group file is a list of runs; a run holds one zstandard frame for each partition that is not empty. Beside `x` lies
-`x.npy`: compressed size and weight of every (run, partition).
+A group file is a list of runs; a run holds one zstandard frame for each partition that is not empty. Beside `x` lie
+`x.npy`, where each partition begins in every run, a row for each partition, so that a bucket reads its own rows alone;
+and `x.weights.npy`, what the records of each partition weigh in memory.
+
+Memory: a writer holds RUN_BYTES of records and 32 KiB for each run that is written (twice that at its end), a
+thousandth of what it was given. A bucket holds its records, BUCKET_BYTES of them or one partition: as constant as BUCKET_BYTES up to 256 GiB of
+records in all (PARTITIONS times that), from there growing with the input, and refused above MOST_BUCKET_BYTES, at some
+8 TiB or where one key has too many records. As many buckets are in memory as there are processes.
 """
 
 import hashlib
@@ -59,9 +65,10 @@ def writing_groups(path: Path) -> Iterator["GroupWriter"]:
     with writing(path) as file:
         writer = GroupWriter(file)
         yield writer
-        index = writer.finish()
-    with writing(_index_path(path)) as file:
-        np.save(file, index)
+        starts, weights = writer.finish()
+    for index, values in ((_starts_path(path), starts), (_weights_path(path), weights)):
+        with writing(index) as file:
+            np.save(file, values)
 
 
 class GroupWriter:
@@ -70,7 +77,9 @@ class GroupWriter:
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
         self._compressor = zstandard.ZstdCompressor(level=1, write_checksum=True)
-        self._runs: list[NDArray[np.uint32]] = []
+        self._starts: list[NDArray[np.int64]] = []
+        self._end = 0
+        self._total_weights = np.zeros(PARTITIONS, dtype=np.int64)
         self._begin_run()
 
     def add(self, key: bytes, record: bytes) -> None:
@@ -83,10 +92,12 @@ class GroupWriter:
         if self._held >= RUN_BYTES:
             self._end_run()
 
-    def finish(self) -> NDArray[np.uint32]:
-        """Write what is still held; the index of the whole file, of shape (runs, 2, PARTITIONS)."""
+    def finish(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Write what is still held. Where each partition begins in each run, of shape (PARTITIONS + 1, runs), and the
+        weights of the partitions; the last row is where the runs end."""
         self._end_run()
-        return np.array(self._runs, dtype=np.uint32).reshape(-1, 2, PARTITIONS)
+        starts = np.array(self._starts, dtype=np.int64).reshape(-1, PARTITIONS + 1)
+        return np.ascontiguousarray(starts.T), self._total_weights
 
     def _begin_run(self) -> None:
         self._buffers = [bytearray() for _ in range(PARTITIONS)]
@@ -97,7 +108,10 @@ class GroupWriter:
         frames = [self._compressor.compress(buffer) if buffer else b"" for buffer in self._buffers]
         if self._held:
             self._file.writelines(frames)
-            self._runs.append(np.array([list(map(len, frames)), self._weights], dtype=np.uint32))
+            starts = np.cumsum([self._end, *map(len, frames)])
+            self._starts.append(starts)
+            self._end = int(starts[-1])
+            self._total_weights += np.array(self._weights)
         self._begin_run()
 
 
@@ -105,7 +119,7 @@ def buckets_of(paths: Sequence[Path]) -> list[Bucket]:
     """The partitions of all files, joined in order into buckets. Raises DataError when one is too large for memory."""
     weights = np.zeros(PARTITIONS, dtype=np.int64)
     for path in paths:
-        weights += _index_of(path)[:, 1].sum(axis=0, dtype=np.int64)
+        weights += _array(path, _weights_path(path))
     buckets: list[Bucket] = []
     first = held = 0
     for partition, weight in enumerate(weights.tolist()):
@@ -134,16 +148,16 @@ def groups(paths: Sequence[Path], bucket: Bucket) -> Iterator[tuple[bytes, list[
 
 
 def _records(path: Path, bucket: Bucket) -> Iterator[tuple[bytes, bytes]]:
-    index = _index_of(path)
+    starts = _array(path, _starts_path(path))[bucket.first : bucket.stop + 1]
     decompressor = zstandard.ZstdDecompressor()
-    start = 0
     with path.open("rb") as file:
-        for run in index[:, 0].astype(np.int64):
-            file.seek(start + int(run[: bucket.first].sum()))
-            start += int(run.sum())
-            for size in run[bucket.first : bucket.stop].tolist():
-                if size:
-                    yield from _split(decompressor.decompress(file.read(size)))
+        for run in starts.T:
+            first, *ends = run.tolist()
+            file.seek(first)
+            for end in ends:
+                if end > first:
+                    yield from _split(decompressor.decompress(file.read(end - first)))
+                first = end
 
 
 def _split(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -159,17 +173,21 @@ def _sort_key(key: bytes) -> bytes:
     return hashlib.blake2b(key, digest_size=_DIGEST_BYTES).digest() + key
 
 
-def _index_path(path: Path) -> Path:
+def _starts_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.npy")
 
 
-def _index_of(path: Path) -> NDArray[np.uint32]:
+def _weights_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.weights.npy")
+
+
+def _array(path: Path, index: Path) -> NDArray[np.int64]:
     try:
-        # Of large inputs the index itself is large; only the columns asked for are read.
-        index: NDArray[np.uint32] = np.load(_index_path(path), mmap_mode="r")
+        # Of large inputs the index itself is large; only the rows asked for are read.
+        array: NDArray[np.int64] = np.load(index, mmap_mode="r")
     except (OSError, ValueError) as error:
         raise _damaged(path, error) from error
-    return index
+    return array
 
 
 def _demand_room(buckets: list[Bucket]) -> None:

@@ -2,6 +2,7 @@ import random
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from data_tools import groups as module
@@ -78,7 +79,7 @@ def test_one_enormous_group_is_refused_before_it_fills_the_memory(
         buckets_of([path])
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "no index"])
+@pytest.mark.parametrize("damage", ["cut", "flipped", "no index", "no weights"])
 def test_a_damaged_working_file_is_named(tmp_path: Path, damage: str) -> None:
     path = write(tmp_path / "records", made_records(300, 300))
     [bucket] = buckets_of([path])
@@ -89,9 +90,28 @@ def test_a_damaged_working_file_is_named(tmp_path: Path, damage: str) -> None:
         data[len(data) // 2] ^= 1
     if damage == "no index":
         (tmp_path / "records.npy").unlink()
+    if damage == "no weights":
+        (tmp_path / "records.weights.npy").unlink()
     path.write_bytes(data)
     with pytest.raises(DataError, match=str(path)):
         list(groups([path], bucket))
+        buckets_of([path])
+
+
+def test_a_bucket_reads_its_own_part_of_the_index_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RUN_BYTES", 20_000)
+    monkeypatch.setattr(module, "BUCKET_BYTES", 20_000)
+    path = write(tmp_path / "records", made_records(2000, 500))
+    buckets = buckets_of([path])
+    starts = np.load(tmp_path / "records.npy")
+    assert starts.shape[1] > 5 and len(buckets) > 5
+    for bucket in buckets:
+        expected = list(groups([path], bucket))
+        others = np.full_like(starts, -1)
+        others[bucket.first : bucket.stop + 1] = starts[bucket.first : bucket.stop + 1]
+        np.save(tmp_path / "records.npy", others)
+        assert list(groups([path], bucket)) == expected
+        np.save(tmp_path / "records.npy", starts)
 
 
 def test_an_error_while_writing_leaves_no_file(tmp_path: Path) -> None:
