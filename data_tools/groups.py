@@ -12,9 +12,10 @@ A group file is a list of runs; a run holds one zstandard frame for each partiti
 and `x.weights.npy`, what the records of each partition weigh in memory.
 
 Memory: a writer holds RUN_BYTES of records and 32 KiB for each run that is written (twice that at its end), a
-thousandth of what it was given. A bucket holds its records, BUCKET_BYTES of them or one partition: as constant as BUCKET_BYTES up to 256 GiB of
-records in all (PARTITIONS times that), from there growing with the input, and refused above MOST_BUCKET_BYTES, at some
-8 TiB or where one key has too many records. As many buckets are in memory as there are processes.
+thousandth of what it was given. A bucket holds its records, BUCKET_BYTES of them or one partition: constant up to 256
+GiB of records in all (PARTITIONS times BUCKET_BYTES), from there growing with the input, and refused above
+MOST_BUCKET_BYTES, at some 8 TiB or where one key has too many records. There are as many buckets in memory as
+processes.
 """
 
 import hashlib

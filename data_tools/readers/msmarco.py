@@ -2,7 +2,7 @@
 
 - `collection*`, `corpus*`, `para*`: id, text, or id, title, text; `para.title*`: id, title;
 - `queries*`, `*.query*`: id, text;
-- `qrels*`: query id, 0, passage id, grade (or without the 0, or ids alone);
+- `qrels*`: query id, 0, passage id, grade (or without the 0, or ids alone), between tabs or blanks;
 - `qidpidtriples*`: query id, positive id, negative id, the lines of one query together, as published;
 - `*hard-negatives*`: sentence-transformers' JSON lines, {"qid", "pos", "neg": {system: [passage ids, best first]}}; ids
   may be objects with `pid` and `ce-score`.

@@ -65,7 +65,7 @@ def test_bad_records_and_dangling_ids_are_counted_with_an_example(tmp_path: Path
     corpus = [*CORPUS, {"_id": "d1", "text": "again"}, {"text": "no id"}, {"_id": "d4", "text": 5}, {"_id": "d5"}]
     queries = [*QUERIES, {"_id": "q1", "text": "again?"}, {"_id": "q3", "text": " "}]
     folder = folder_written(tmp_path / "made", corpus, queries)
-    lines = ["q1\td1\t1", "q1\tgone\t1", "gone\td1\t1", "q3\td2\t1", "q1\td2\thigh", "q1 d3 1", "\td1\t1", "q1\td1\t1"]
+    lines = ["q1\td1\t1", "q1\tgone\t1", "gone\td1\t1", "q3\td2\t1", "q1\td2\thigh", "q1", "\td1\t1", "q1\td1\t1"]
     written(folder / "qrels" / "train.tsv", "query-id\tcorpus-id\tscore\n" + "\n".join(lines))
     pairs, dropped = read([folder], BeirOptions(), tmp_path)
     assert [(pair.query, pair.positive) for pair in pairs] == [("first?", "one")]

@@ -44,6 +44,21 @@ def test_queries_meet_their_passages(tmp_path: Path) -> None:
     assert not dropped
 
 
+@pytest.mark.parametrize("blank", [" ", "   ", " \t", "\t"])
+def test_judgements_may_lie_between_any_white_space(tmp_path: Path, blank: str) -> None:
+    lines = [["1", "0", "10", "1"], ["1", "Q0", "11", "1"], ["2", "0", "12", "1"]]
+    qrels = "".join(blank.join(line) + "\r\n" for line in lines)
+    plain, _ = read(files_written(tmp_path), tmp_path)
+    pairs, dropped = read(files_written(tmp_path, **{"qrels.train.tsv": qrels}), tmp_path)
+    assert pairs == plain and not dropped
+
+
+def test_ids_between_tabs_may_have_blanks(tmp_path: Path) -> None:
+    qrels = {"qrels.train.tsv": "1\tthe passage\t1\n"}
+    files = files_written(tmp_path, **{"collection.tsv": "the passage\ttext\n"}, **qrels)
+    assert [pair.positive_id for pair in read(files, tmp_path)[0]["1"]] == ["the passage"]
+
+
 def test_rocketqa_s_names_and_titles_in_a_file_of_their_own(tmp_path: Path) -> None:
     files = [
         written(tmp_path / "para.txt", "10\tpassage\n11\tother\n"),
