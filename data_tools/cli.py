@@ -67,13 +67,15 @@ def _verify_flags(parser: argparse.ArgumentParser) -> None:
 
 def _run_verify(args: argparse.Namespace) -> None:
     from data_tools.verify import verify
+    from data_tools.wording import counted
 
     verdict = verify(_place(args), args.workers, args.quick)
     verdict.demand_sound()
     index = verdict.index
     blocks = sum(len(shard.blocks) for shard in index.shards)
     how = "has all its files, at their sizes" if args.quick else "is sound"
-    print(f"{args.place} {how}: {index.samples:,} pairs, {blocks:,} blocks, {len(index.shards):,} shards")
+    sizes = (index.samples, "pair"), (blocks, "block"), (len(index.shards), "shard")
+    print(f"{args.place} {how}: {', '.join(counted(*size) for size in sizes)}")
 
 
 def _inspect_flags(parser: argparse.ArgumentParser) -> None:

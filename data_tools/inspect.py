@@ -14,6 +14,7 @@ from data_tools.length_charts import terminal_histogram, write_picture
 from data_tools.processes import processors
 from data_tools.shard import MADE_FROM
 from data_tools.survey import Survey, pairs_of, sampled_blocks, survey
+from data_tools.wording import counted
 from largede.files import read_json_object
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
@@ -68,15 +69,16 @@ def inspect(place: Place | Path, settings: InspectSettings) -> Iterator[str]:
 def _basis(index: ShardIndex, found: Survey) -> str:
     """What the figures were taken from."""
     if found.pairs == index.samples:
-        return f"all {found.pairs:,} pairs"
+        return f"all {counted(found.pairs, 'pair')}"
     return f"a sample of {found.pairs:,} of {index.samples:,} pairs"
 
 
 def _sizes(index: ShardIndex, found: Survey) -> Iterator[str]:
     blocks = np.concatenate([shard.blocks for shard in index.shards])
     shards = [shard.bytes for shard in index.shards]
-    yield f"{index.place}: {index.samples:,} pairs, {len(blocks):,} blocks, {len(shards):,} shards"
-    yield f"figures below are of {_basis(index, found)}, {found.blocks:,} blocks, unless they say otherwise"
+    sizes = (index.samples, "pair"), (len(blocks), "block"), (len(shards), "shard")
+    yield f"{index.place}: {', '.join(counted(*size) for size in sizes)}"
+    yield f"figures below are of {_basis(index, found)}, {counted(found.blocks, 'block')}, unless they say otherwise"
     yield ""
     yield f"shards       {_range(shards)} bytes, {_range([shard.samples for shard in index.shards])} pairs (of all)"
     yield f"blocks       {_range(blocks[:, 1].tolist())} bytes, {_range(blocks[:, 2].tolist())} pairs (of all)"
@@ -112,7 +114,7 @@ def _negatives(found: Survey) -> Iterator[str]:
     yield ""
     share = found.with_negatives / found.pairs
     each = f", {found.negatives / found.with_negatives:.1f} each" if found.with_negatives else ""
-    yield f"negatives    {found.with_negatives:,} pairs have some ({share:.1%}){each}"
+    yield f"negatives    {counted(found.with_negatives, 'pair')} with some ({share:.1%}){each}"
 
 
 def _duplicates(index: ShardIndex, found: Survey) -> Iterator[str]:

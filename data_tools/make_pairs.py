@@ -21,6 +21,7 @@ from data_tools.format import Format, Record, options_as_json
 from data_tools.groups import Bucket, buckets_of, groups, writing_groups
 from data_tools.inputs import refuse_twice
 from data_tools.parts import MANIFEST, part_name, write_parts
+from data_tools.wording import counted
 from data_tools.work import REPORT, Report, Task, run_stage
 from data_tools.working import COMPLETE, remove_finished, working, working_folder
 from largede.errors import DataError
@@ -50,10 +51,12 @@ class PairsResult:
 
     def __str__(self) -> str:
         m = self.manifest
-        counts = f"{m['pairs']:,} pairs in {len(m['parts'])} parts, {m['text_bytes']:,} bytes of text"
+        made = f"{counted(m['pairs'], 'pair')} in {counted(len(m['parts']), 'part')}"
+        counts = f"{made}, {m['text_bytes']:,} bytes of text"
         if not self.written:
             return f"{self.folder} is up to date: {counts}, made from the same inputs and options"
-        rate = f"{m['pairs_per_cpu_s']:,} pairs and {m['input_mb_per_cpu_s']:.2f} MB of input in a second of one core"
+        per_core_s = f"{counted(m['pairs_per_cpu_s'], 'pair')} and {m['input_mb_per_cpu_s']:.2f} MB of input"
+        rate = f"{per_core_s} in a second of one core"
         lines = [f"{self.folder}: {counts}; {m['seconds']:.1f} s, {rate}"]
         for reason, entry in m["dropped"].items():
             example = f", such as {entry['example']}" if entry["example"] else ""
@@ -275,7 +278,7 @@ def _demand_pairs(manifest: dict[str, Any], work: Path) -> None:
     if manifest["pairs"]:
         return
     remove_folder(work)
-    reasons = "; ".join(f"{entry['count']:,} {reason}" for reason, entry in manifest["dropped"].items())
+    reasons = "; ".join(f"{reason}, {counted(entry['count'], 'time')}" for reason, entry in manifest["dropped"].items())
     raise DataError(
         f"no pairs in {', '.join(entry['name'] for entry in manifest['inputs'])} ({reasons or 'no records at all'})",
         expected=f"one pair at least of format {manifest['format']}",

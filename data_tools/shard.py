@@ -20,6 +20,7 @@ from data_tools.inputs import Content, InputFile, input_files
 from data_tools.read_pairs import BatchTask, batches_of, merged_sources, read_batch
 from data_tools.shard_settings import Machine, ShardResult, ShardSettings, fingerprint
 from data_tools.sorted_runs import SortedRuns, bin_count
+from data_tools.wording import counted
 from data_tools.work import REPORT, Report, run_stage
 from data_tools.working import remove_finished, working, working_folder
 from data_tools.write_shards import (
@@ -137,9 +138,11 @@ def _made_from(reports: Sequence[Report], settings: ShardSettings) -> dict[str, 
     for report in reports:
         bad.merge(report["bad_lines"])
     if bad.total() > settings.skip_bad:
-        reasons = ", ".join(f"{count:,} {reason} (such as {bad.examples[reason]})" for reason, count in bad.items())
+        reasons = "; ".join(
+            f"{reason}, {counted(count, 'time')} (such as {bad.examples[reason]})" for reason, count in bad.items()
+        )
         raise DataError(
-            f"{bad.total():,} bad lines: {reasons}",
+            f"{counted(bad.total(), 'bad line')}: {reasons}",
             expected=f"at most {settings.skip_bad:,}",
             mend="correct or remove those lines, or pass over them with --skip-bad",
         )

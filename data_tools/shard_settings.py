@@ -7,6 +7,7 @@ from typing import Any
 
 from data_tools.inputs import Content
 from data_tools.processes import processors
+from data_tools.wording import counted
 from largede.errors import DataError
 from largede.streams.index import FORMAT, VERSION, ShardIndex
 from largede.streams.pair import Pair
@@ -112,10 +113,11 @@ class ShardResult:
     seconds: float
 
     def __str__(self) -> str:
-        counts = f"{self.index.samples:,} pairs in {len(self.index.shards)} shards, {self.index.bytes:,} bytes"
+        made = f"{counted(self.index.samples, 'pair')} in {counted(len(self.index.shards), 'shard')}"
+        counts = f"{made}, {self.index.bytes:,} bytes"
         if not self.written:
             return f"{self.index.folder} is up to date: {counts}, made from the same inputs and settings"
         rate = self.index.samples / max(self.seconds, 1e-9)
-        bad = f", {self.skipped:,} bad lines passed over" if self.skipped else ""
-        left = f", {self.left_out:,} pairs of queries outside the fraction left out" if self.left_out else ""
+        bad = f", {counted(self.skipped, 'bad line')} passed over" if self.skipped else ""
+        left = f", {counted(self.left_out, 'pair')} of queries outside the fraction left out" if self.left_out else ""
         return f"{self.index.folder}: {counts}{bad}{left}; {self.seconds:.1f} s, {rate:,.0f} pairs a second"

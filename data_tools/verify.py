@@ -17,6 +17,7 @@ from typing import Any
 from data_tools.processes import in_processes, processors
 from data_tools.progress import ByteProgress
 from data_tools.sound_pairs import all_sound, pair_problem
+from data_tools.wording import counted
 from largede.errors import DataError
 from largede.streams.block import DamagedBlock, checksum, decode_block
 from largede.streams.index import Shard, ShardIndex
@@ -97,7 +98,7 @@ def _quick_reports(index: ShardIndex) -> Iterator[ShardReport]:
 
 
 def _missing(shard: Shard) -> ShardReport:
-    return ShardReport((f"{shard.name} is missing: {shard.samples:,} pairs",), shard.samples)
+    return ShardReport((f"{shard.name} is missing: {counted(shard.samples, 'pair')}",), shard.samples)
 
 
 def _strangers(index: ShardIndex) -> Iterator[str]:
@@ -118,9 +119,11 @@ def shard_report(place: Place, shard: Shard) -> ShardReport:
     except NotThere:
         return _missing(shard)
     except Unreadable as problem:
-        return ShardReport((f"{shard.name} {problem}: {shard.samples:,} pairs",), shard.samples)
+        return ShardReport((f"{shard.name} {problem}: {counted(shard.samples, 'pair')}",), shard.samples)
     except OSError as error:
-        return ShardReport((f"{shard.name} cannot be read ({error.strerror}): {shard.samples:,} pairs",), shard.samples)
+        return ShardReport(
+            (f"{shard.name} cannot be read ({error.strerror}): {counted(shard.samples, 'pair')}",), shard.samples
+        )
 
 
 def _full_report(path: Path, shard: Shard, size: int) -> ShardReport:
@@ -129,11 +132,11 @@ def _full_report(path: Path, shard: Shard, size: int) -> ShardReport:
         damages = list(_block_damages(file.fileno(), shard))
     lost = sum(damage.pairs for damage in damages)
     if lost == shard.samples and not same:
-        return ShardReport((f"{shard.name} is another file than was written: {lost:,} pairs",), lost)
+        return ShardReport((f"{shard.name} is another file than was written: {counted(lost, 'pair')}",), lost)
     problems = [*_size_problems(shard, size)]
     problems += [] if same or problems else [f"{shard.name} does not match its checksum"]
     problems += _member_problems(path, shard)
-    return ShardReport((*problems, *_named(damages, "blocks")), lost)
+    return ShardReport((*problems, *_named(damages, "block")), lost)
 
 
 def _size_problems(shard: Shard, size: int) -> Iterator[str]:
@@ -191,7 +194,8 @@ def _pair_damages(pairs: Sequence[Pair], where: str) -> Iterator[_Damage]:
 
 def _named(damages: Sequence[_Damage], noun: str) -> Iterator[str]:
     for damage in islice(damages, _MOST_LINES):
-        yield f"{damage.what}: {damage.pairs:,} pairs" if damage.pairs > 1 else damage.what
+        yield f"{damage.what}: {counted(damage.pairs, 'pair')}" if damage.pairs > 1 else damage.what
     further = damages[_MOST_LINES:]
     if further:
-        yield f"and {len(further):,} such {noun} more: {sum(damage.pairs for damage in further):,} pairs"
+        pairs = sum(damage.pairs for damage in further)
+        yield f"and {counted(len(further), f'such {noun}')} more: {counted(pairs, 'pair')}"

@@ -183,6 +183,6 @@ def test_a_dump_becomes_shards_in_two_commands(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().out
     assert "40 pairs in 6 parts" in said and "dropped 20: no answer reaches --min-answer-score, such as tea/" in said
     assert main(["shard", pairs, "--out", shards]) == 0
-    assert "40 pairs in 1 shards" in capsys.readouterr().out
+    assert "40 pairs in 1 shard," in capsys.readouterr().out
     assert main(["shard", str(tmp_path), "--out", str(tmp_path / "no")]) == 2
     assert "holds no pairs" in capsys.readouterr().err

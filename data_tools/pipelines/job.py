@@ -18,6 +18,7 @@ from data_tools.pipelines.parts import find_parts, identity
 from data_tools.pipelines.report import REPORT, merged, write_report
 from data_tools.pipelines.steps import Judge, ReadPart, WritePart, counts_path
 from data_tools.pipelines.work import Stage, Work, only_one_command
+from data_tools.wording import counted
 from largede.errors import DataError
 from largede.files import read_json_object, remove_folder, write_json
 
@@ -63,7 +64,7 @@ class Outcome:
         if self.report is None:
             return self.message
         read, kept = self.report["read"], self.report["kept"]
-        counts = f"{read:,} pairs read, {kept:,} kept, {read - kept:,} removed; see {self.out / 'report.md'}"
+        counts = f"{counted(read, 'pair')} read, {kept:,} kept, {read - kept:,} removed; see {self.out / 'report.md'}"
         if not self.done_now:
             return f"{self.out} is up to date: {counts}"
         return f"{self.out}: {counts}; {self.seconds:.1f} s, {read / max(self.seconds, 1e-9):,.0f} pairs a second"

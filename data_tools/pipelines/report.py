@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.parts import part_name
+from data_tools.wording import counted
 from largede.evaluation.style import STYLE
 from largede.files import write_json, write_text
 
@@ -55,7 +56,7 @@ def _title(report: dict[str, Any]) -> str:
 
 def _sentence(report: dict[str, Any]) -> str:
     read, kept = report["read"], report["kept"]
-    return f"{read:,} pairs read, {kept:,} kept, {read - kept:,} removed ({(read - kept) / read:.2%})."
+    return f"{counted(read, 'pair')} read, {kept:,} kept, {read - kept:,} removed ({(read - kept) / read:.2%})."
 
 
 def _tables(report: dict[str, Any]) -> list[tuple[str, str, list[tuple[str, str]]]]:

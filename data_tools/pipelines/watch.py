@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 
 from data_tools.pipelines.work import Stage, Work
+from data_tools.wording import counted
 
 _SECONDS_BETWEEN_LINES = 15.0
 
@@ -18,13 +19,13 @@ def watched(stage: Stage, work: Work) -> Iterator[None]:
     if not begun:
         yield
         return
-    print(f"{stage.name}: {begun} of {stage.tasks} tasks to do; logs in {work.logs(stage)}", file=sys.stderr)
+    print(f"{stage.name}: {begun} of {counted(stage.tasks, 'task')} to do; logs in {work.logs(stage)}", file=sys.stderr)
     started, ended = time.monotonic(), threading.Event()
 
     def report() -> None:
         while not ended.wait(_SECONDS_BETWEEN_LINES):
             done = stage.tasks - len(work.unfinished(stage))
-            print(f"{stage.name}: {done} of {stage.tasks} tasks done", file=sys.stderr)
+            print(f"{stage.name}: {done} of {counted(stage.tasks, 'task')} done", file=sys.stderr)
 
     reporter = threading.Thread(target=report, daemon=True)
     reporter.start()

@@ -32,9 +32,9 @@ def test_the_report_of_known_pairs(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shard([tmp_path / "in.jsonl"], tmp_path / "out", ShardSettings())
     said = report(tmp_path / "out", samples=0)
-    assert "figures below are of all 11 pairs, 1 blocks" in said
+    assert "figures below are of all 11 pairs, 1 block," in said
     assert "x                   9   81.8%" in said and "(none)              1    9.1%" in said
-    assert "1 pairs have some (9.1%), 2.0 each" in said
+    assert "1 pair with some (9.1%), 2.0 each" in said
     assert "1 of 11 pairs repeat the texts of another one (9.09%)" in said
     assert "1 of 9 queries have several positives" in said
     assert "1 of 9 positives have several queries" in said

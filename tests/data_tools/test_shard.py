@@ -191,7 +191,7 @@ def test_a_second_run_changes_nothing_and_says_so(tmp_path: Path, capsys: pytest
     write_pairs(tmp_path / "in.jsonl", 30)
     command = ["shard", str(tmp_path / "in.jsonl"), "--out", str(tmp_path / "out")]
     assert main(command) == 0
-    assert "30 pairs in 1 shards" in capsys.readouterr().out
+    assert "30 pairs in 1 shard," in capsys.readouterr().out
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert main(command) == 0
     assert f"{tmp_path / 'out'} is up to date" in capsys.readouterr().out
@@ -237,8 +237,8 @@ def test_bad_lines_stop_or_are_counted_and_nothing_is_left(tmp_path: Path, capsy
     assert f"largede-data shard: {tmp_path / 'in.jsonl'} line 31 has no positive" in error
     assert not any((tmp_path / "new").iterdir())
     assert main([*command, "--skip-bad", "1"]) == 0
-    assert "30 pairs in 1 shards" in (said := capsys.readouterr().out)
-    assert "1 bad lines passed over" in said
+    assert "30 pairs in 1 shard," in (said := capsys.readouterr().out)
+    assert "1 bad line passed over" in said
 
 
 def test_no_pairs_at_all(tmp_path: Path) -> None:

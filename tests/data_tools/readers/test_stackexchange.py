@@ -108,7 +108,7 @@ def test_which_answers_make_pairs_is_a_choice(tmp_path: Path, answers: str, ids:
 def test_votes_decide_what_is_left_out(tmp_path: Path) -> None:
     result, found = run(tmp_path, answers="all", min_answer_score=5)
     assert [pair.positive_id for pair in found] == ["beer/2", "beer/7", "beer/8"]
-    with pytest.raises(DataError, match="3 question below --min-question-score"):
+    with pytest.raises(DataError, match="question below --min-question-score, 3 times"):
         run_again = tmp_path / "again"
         run_again.mkdir()
         run(run_again, min_question_score=4)
