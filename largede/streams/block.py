@@ -46,7 +46,7 @@ def decode_block(data: bytes, samples: int) -> list[Pair]:
     import msgpack
 
     try:
-        given = msgpack.unpackb(_decompressed(data), use_list=False)
+        given = msgpack.unpackb(decompressed(data), use_list=False)
     except ValueError as error:
         raise DamagedBlock(f"is no MessagePack ({error})") from None
     return list(map(Pair._make, zip(*(_column(given, name, samples) for name in Pair._fields), strict=True)))
@@ -73,7 +73,8 @@ def _column(given: Any, name: str, samples: int) -> tuple[Any, ...]:
     return column
 
 
-def _decompressed(data: bytes) -> bytes:
+def decompressed(data: bytes) -> bytes:
+    """The MessagePack of a block. Raises DamagedBlock."""
     import zstandard
 
     try:
