@@ -177,8 +177,9 @@ class PairBatches(Generic[T]):
             least, most = min(walk.lane_samples), max(walk.lane_samples)
             if most > UNEVEN * least:
                 lines.append(
-                    f"{source.index.place}: its {walk.lanes} lanes hold {least:,} to {most:,} pairs and each give as many "
-                    "rows, so pairs of the short ones come more often; fewer data.lanes or smaller --block-pairs help"
+                    f"{source.index.place}: its {walk.lanes} lanes hold {least:,} to {most:,} pairs and each give as "
+                    "many rows, so pairs of the short ones come more often; fewer data.lanes or smaller --block-pairs "
+                    "help"
                 )
         return lines
 

@@ -34,6 +34,8 @@ CHUNK_TOKENS = 16384
 SHUFFLE = 1000
 """Samples in the shuffle buffers of the others: webdataset's and datasets' documentation use this size."""
 MEMBERS_PER_TAR = 10_000
+ROW_GROUP = 1000
+MORE = 20 * ROW_GROUP
 OURS = "largede"
 
 
@@ -48,7 +50,7 @@ def main() -> None:
     os.environ["HF_DATASETS_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         sources = prepare(args.pairs, Path(folder), args.count)
-        measure_reading(Path(folder), args.count, args.rounds)
+        measure_reading(Path(folder), args.count + MORE, args.rounds)
         measure(sources, args.tokenizer, args.count, args.rounds)
 
 
@@ -57,7 +59,10 @@ def prepare(inputs: list[Path], folder: Path, count: int) -> dict[str, Callable[
     from data_tools.pairs import PairReader
     from data_tools.shard import ShardSettings, shard
 
-    pairs = [{"query": pair.query, "positive": pair.positive} for pair in islice(PairReader(inputs), count)]
+    # More than is read in any round: at the end of its data `datasets` waits five seconds for its threads.
+    pairs = [{"query": pair.query, "positive": pair.positive} for pair in islice(PairReader(inputs), count + MORE)]
+    if len(pairs) < count + MORE:
+        raise SystemExit(f"{len(pairs):,} pairs; --count {count:,} needs {count + MORE:,}")
     plain = folder / "pairs.jsonl"
     plain.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
     shard([plain], folder / "shards", ShardSettings(shard_pairs=8192))
@@ -107,7 +112,7 @@ def write_parquet(pairs: list[dict[str, str]], path: Path) -> int:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pairs), path, compression="zstd", row_group_size=10_000)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pairs), path, compression="zstd", row_group_size=ROW_GROUP)
     return path.stat().st_size
 
 
