@@ -95,10 +95,10 @@ class RankStream(Generic[T]):
 
 def pairs_of_rows(readers: Sequence[BlockReader], rows: NDArray[np.int64]) -> list[Pair]:
     """The pairs at `rows`, int64 [n, 4] of (source, shard, block in shard, row in block), in that order."""
+    if len(readers) == 1:
+        return readers[0].pairs(rows[:, 1:])
     places = [np.flatnonzero(rows[:, 0] == source) for source in range(len(readers))]
     found = [reader.pairs(rows[of_source, 1:]) for reader, of_source in zip(readers, places, strict=True)]
-    if len(readers) == 1:
-        return found[0]
     by_place = dict(zip(np.concatenate(places).tolist(), itertools.chain(*found), strict=True))
     return [by_place[place] for place in range(len(rows))]
 
