@@ -55,6 +55,13 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="below it, another language is no reason (%(default)s)",
     )
+    add(
+        "--max-allowed-share",
+        type=float,
+        default=0.2,
+        metavar="P",
+        help="nor is it where the allowed ones are as probable as this (%(default)s)",
+    )
     add("--min-score", type=float, metavar="S", help="pairs without a score are kept")
     add(
         "--min-letters", type=float, default=0.5, metavar="X", help="share of the characters, links aside (%(default)s)"
@@ -74,6 +81,7 @@ def _run_filter(args: argparse.Namespace) -> None:
         args.max_passage_words,
         tuple(sorted(set(args.languages))),
         args.language_confidence,
+        args.max_allowed_share,
         args.min_score,
         args.min_letters,
         args.max_links,
