@@ -94,7 +94,7 @@ def _run_filter(args: argparse.Namespace) -> None:
 def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     _common_flags(parser)
     add = parser.add_argument_group("what counts as nearly equal").add_argument
-    add("--query-similarity", type=float, default=0.6, metavar="X", help="least Jaccard similarity (%(default)s)")
+    add("--query-similarity", type=float, default=0.8, metavar="X", help="least Jaccard similarity (%(default)s)")
     add("--passage-similarity", type=float, default=0.7, metavar="X", help="least Jaccard similarity (%(default)s)")
     add("--bands", type=int, default=14, metavar="N", help="chances to match; 0: exact duplicates only (%(default)s)")
     add("--query-hashes", type=positive, default=3, metavar="N", help="of the query in each band (%(default)s)")
@@ -102,6 +102,20 @@ def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     add("--query-ngram", type=positive, default=2, metavar="N", help="words of a shingle of the query (%(default)s)")
     add(
         "--passage-ngram", type=positive, default=5, metavar="N", help="words of a shingle of the passage (%(default)s)"
+    )
+    add(
+        "--whole-query-words",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="a query of fewer words is similar only to the same text (%(default)s)",
+    )
+    add(
+        "--whole-passage-words",
+        type=positive,
+        default=30,
+        metavar="N",
+        help="a passage of fewer words is similar only to the same text (%(default)s)",
     )
     add("--seed", type=int, default=1, help="seed of the hash functions (%(default)s)")
 
@@ -117,6 +131,8 @@ def _run_dedup(args: argparse.Namespace) -> None:
         args.passage_hashes,
         args.query_ngram,
         args.passage_ngram,
+        args.whole_query_words,
+        args.whole_passage_words,
         args.seed,
     )
     _run(dedup_plan(settings, args.skip_bad), args)
