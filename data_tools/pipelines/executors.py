@@ -273,9 +273,9 @@ def executor_of(kind: str, options: dict[str, Any]) -> Executor:
     """The executor that the flags describe. Raises DataError when Slurm is to run without partition or time."""
     workers, memory, per_job = options["workers"], options["memory_gib"], options["tasks_per_job"]
     if kind == "ray":
-        return Ray(workers or os.cpu_count() or 1, memory, per_job)
+        return Ray(workers or len(os.sched_getaffinity(0)), memory, per_job)
     if kind == "local":
-        return Local(workers or os.cpu_count() or 1)
+        return Local(workers or len(os.sched_getaffinity(0)))
     for flag in ("slurm_partition", "slurm_time"):
         if not options[flag]:
             raise DataError(

@@ -151,13 +151,20 @@ def _decontaminate_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="shorter test texts from this many words on may not stand inside a text either (%(default)s)",
     )
+    add(
+        "--shortest-query",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="test queries from this many words on may not stand inside a training query (%(default)s)",
+    )
     add("--queries-only", action="store_true", help="the relevant passages of the collections may be trained on")
 
 
 def _run_decontaminate(args: argparse.Namespace) -> None:
     from data_tools.pipelines.decontaminate import DecontaminateSettings, decontaminate_plan
 
-    settings = DecontaminateSettings(args.ngram, args.shortest_run, args.queries_only, args.split)
+    settings = DecontaminateSettings(args.ngram, args.shortest_run, args.shortest_query, args.queries_only, args.split)
     _run(decontaminate_plan(args.against, settings, args.skip_bad), args)
 
 
