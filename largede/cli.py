@@ -18,7 +18,7 @@ def add_train_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-pipe",
         action="store_true",
-        help="let data.shards be a shell command: 'pipe:aws s3 cp s3://bucket/shards/{name} -'",
+        help="let data.shards, or a source's, be a shell command: 'pipe:aws s3 cp s3://bucket/shards/{name} -'",
     )
 
 

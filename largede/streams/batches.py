@@ -25,6 +25,9 @@ from largede.streams.sources import Mixing, Source, fingerprint_of_sources, orde
 
 T = TypeVar("T")
 
+UNEVEN = 1.1
+"""Lanes give equally many rows, so this many times more pairs in one make its pairs come that much less often."""
+
 _BY_SIZE = Mixing()
 
 log = logging.getLogger(__name__)
@@ -92,10 +95,10 @@ class RankStream(Generic[T]):
 
 def pairs_of_rows(readers: Sequence[BlockReader], rows: NDArray[np.int64]) -> list[Pair]:
     """The pairs at `rows`, int64 [n, 4] of (source, shard, block in shard, row in block), in that order."""
+    if len(readers) == 1:
+        return readers[0].pairs(rows[:, 1:])
     places = [np.flatnonzero(rows[:, 0] == source) for source in range(len(readers))]
     found = [reader.pairs(rows[of_source, 1:]) for reader, of_source in zip(readers, places, strict=True)]
-    if len(readers) == 1:
-        return found[0]
     by_place = dict(zip(np.concatenate(places).tolist(), itertools.chain(*found), strict=True))
     return [by_place[place] for place in range(len(rows))]
 
@@ -165,6 +168,20 @@ class PairBatches(Generic[T]):
         """The same for each source of a mixture, by name; empty without one."""
         epochs = zip(self.sources, self._stream.order.epochs_of_sources(step), strict=True)
         return {source.name: passes for source, passes in epochs if len(self.sources) > 1}
+
+    @property
+    def uneven_lanes(self) -> list[str]:
+        """A line for each source of whose lanes the longest has over a tenth more pairs than the shortest."""
+        lines = []
+        for source, walk in zip(self.sources, self._stream.order.sources, strict=True):
+            least, most = min(walk.lane_samples), max(walk.lane_samples)
+            if most > UNEVEN * least:
+                lines.append(
+                    f"{source.index.place}: its {walk.lanes} lanes hold {least:,} to {most:,} pairs and each give as "
+                    "many rows, so pairs of the short ones come more often; fewer data.lanes or smaller --block-pairs "
+                    "help"
+                )
+        return lines
 
     @property
     def shares(self) -> dict[str, float]:

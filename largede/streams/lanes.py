@@ -79,27 +79,27 @@ class SourceLanes:
         until_turn_L = (lane_L - first) % self.lanes
         count_L = (count - until_turn_L + self.lanes - 1) // self.lanes
         end_L = np.cumsum(count_L)
-        pieces = [np.empty((0, 3), dtype=np.int64)]
+        found = np.empty((stop - start, 3), dtype=np.int64)
         for lane in np.flatnonzero((end_L > start) & (end_L - count_L < stop)).tolist():
             begin = int(end_L[lane] - count_L[lane])
             here = range(max(start, begin), min(stop, int(end_L[lane])))
             position = (first + int(until_turn_L[lane])) // self.lanes + here.start - begin
-            pieces += self._walk(lane, position, len(here))
-        return np.concatenate(pieces)
+            self._walk(lane, position, found[here.start - start : here.stop - start])
+        return found
 
-    def _walk(self, lane: int, position: int, count: int) -> list[NDArray[np.int64]]:
-        """`count` pairs of a lane from `position` on, counted since the beginning; an array for each block touched."""
-        pieces = []
-        while count > 0:
+    def _walk(self, lane: int, position: int, found: NDArray[np.int64]) -> None:
+        """Fill `found` with the pairs of a lane from `position` on, counted since the beginning."""
+        done = 0
+        while done < len(found):
             epoch, offset = divmod(position, self.lane_samples[lane])
             unit, offset = self._units_of(lane, epoch).find(offset)
             block, offset = self._blocks_of(lane, epoch, unit).find(offset)
             shard, inside = self._located(block)
             size = int(self._block_sizes[shard][inside])
-            rows = self._rows_of(lane, epoch, block, size)[offset : offset + count]
-            pieces.append(np.stack([np.full_like(rows, shard), np.full_like(rows, inside), rows], axis=1))
-            position, count = position + len(rows), count - len(rows)
-        return pieces
+            rows = self._rows_of(lane, epoch, block, size)[offset : offset + len(found) - done]
+            piece = found[done : done + len(rows)]
+            piece[:, 0], piece[:, 1], piece[:, 2] = shard, inside, rows
+            position, done = position + len(rows), done + len(rows)
 
     def _units_of(self, lane: int, epoch: int) -> Walk:
         kept = self._units_walked.get(lane)

@@ -54,9 +54,12 @@ class GlobalOrder:
     def rows(self, step: int, start: int, stop: int) -> NDArray[np.int64]:
         """Rows [start, stop) of batch `step`: int64 [stop - start, 4] of source, shard, block in it, row in that."""
         first_S, count_S = self.table.numbers(step)
+        rows = np.zeros((stop - start, 4), dtype=np.int64)
+        if len(self.sources) == 1:
+            rows[:, 1:] = self.sources[0].rows(int(first_S[0]), int(count_S[0]), start, stop)
+            return rows
         source_B = sources_of_rows(tuple(count_S.tolist()))
         before_S, upto_S = (np.bincount(source_B[:end], minlength=len(self.sources)) for end in (start, stop))
-        rows = np.empty((stop - start, 4), dtype=np.int64)
         rows[:, 0] = source_B[start:stop]
         for number, source in enumerate(self.sources):
             if before_S[number] < upto_S[number]:

@@ -98,7 +98,7 @@ class Trainer:
         self.chunking = self.step.chunking
         self.skipped_batches = 0
         self.rewinds = 0
-        self.say(self.introduction())
+        self.say("\n".join([self.introduction(), *self.batches.uneven_lanes]))
         if recipe.run.dry_run:
             self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()

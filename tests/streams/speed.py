@@ -2,12 +2,14 @@
 
     PYTHONPATH=tests/streams .venv/bin/python -m speed PAIRS... --tokenizer FOLDER
 
-All three hand over the same pairs in shuffled order, in one run, stage upon stage:
+All hand over the same pairs, in one run, stage upon stage:
 
-- pairs: out of the files, decompressed and decoded, as texts. webdataset reads one pair per member (JSON), as its users
-  write them, through a shuffle buffer; `datasets` streams JSON lines (zstd) and Parquet, each through a shuffle buffer.
+- read: the bytes of all pairs out of the files, checked and decompressed, in order and not decoded. webdataset reads
+  one pair per member (JSON), as its users write them; `datasets` does not offer this stage.
+- pairs: decoded, as texts, in shuffled order: ours by its global order, the others' through a shuffle buffer;
+  `datasets` streams JSON lines (zstd) and Parquet.
 - tokens: the same, in batches, as token ids: largede's as its recipes do by default, the others' by transformers.
-- chunks: the same, laid out in padded chunks of a token budget.
+- padded, packed: the same, laid out in chunks of a token budget by largede's code.
 
 The rounds go through all of them in turn, so that a noisy neighbour meets all alike; a rate is that of the best round,
 beside it the spread. Everything runs in one process on one thread.
@@ -32,6 +34,8 @@ CHUNK_TOKENS = 16384
 SHUFFLE = 1000
 """Samples in the shuffle buffers of the others: webdataset's and datasets' documentation use this size."""
 MEMBERS_PER_TAR = 10_000
+ROW_GROUP = 1000
+MORE = 20 * ROW_GROUP
 OURS = "largede"
 
 
@@ -46,6 +50,7 @@ def main() -> None:
     os.environ["HF_DATASETS_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         sources = prepare(args.pairs, Path(folder), args.count)
+        measure_reading(Path(folder), args.count + MORE, args.rounds)
         measure(sources, args.tokenizer, args.count, args.rounds)
 
 
@@ -54,7 +59,10 @@ def prepare(inputs: list[Path], folder: Path, count: int) -> dict[str, Callable[
     from data_tools.pairs import PairReader
     from data_tools.shard import ShardSettings, shard
 
-    pairs = [{"query": pair.query, "positive": pair.positive} for pair in islice(PairReader(inputs), count)]
+    # More than is read in any round: at the end of its data `datasets` waits five seconds for its threads.
+    pairs = [{"query": pair.query, "positive": pair.positive} for pair in islice(PairReader(inputs), count + MORE)]
+    if len(pairs) < count + MORE:
+        raise SystemExit(f"{len(pairs):,} pairs; --count {count:,} needs {count + MORE:,}")
     plain = folder / "pairs.jsonl"
     plain.write_text("".join(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs))
     shard([plain], folder / "shards", ShardSettings(shard_pairs=8192))
@@ -104,7 +112,7 @@ def write_parquet(pairs: list[dict[str, str]], path: Path) -> int:
     import pyarrow
     import pyarrow.parquet
 
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pairs), path, compression="zstd", row_group_size=10_000)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(pairs), path, compression="zstd", row_group_size=ROW_GROUP)
     return path.stat().st_size
 
 
@@ -139,39 +147,77 @@ def batched(rows: Iterator[Any]) -> Iterator[list[Any]]:
         yield [Pair(row["query"], row["positive"]) for row in batch]
 
 
+def measure_reading(folder: Path, count: int, rounds: int) -> None:
+    """Print the rates of the stage that decodes nothing."""
+    readers = {OURS: largede_bytes, "webdataset": webdataset_bytes}
+    rates: dict[str, list[float]] = {name: [] for name in readers}
+    for _ in range(rounds):
+        for name, read in readers.items():
+            started = time.perf_counter()
+            read(folder)
+            rates[name].append(count / (time.perf_counter() - started))
+    report("read", rates)
+
+
+def largede_bytes(folder: Path) -> None:
+    from largede.streams.block import checksum, decompressed
+    from largede.streams.index import ShardIndex
+
+    index = ShardIndex.load(folder / "shards")
+    for shard in index.shards:
+        for offset, size, _, crc in shard.blocks.tolist():
+            data = index.place.read(shard.name, offset, size)
+            assert checksum(data) == crc
+            decompressed(data)
+
+
+def webdataset_bytes(folder: Path) -> None:
+    import webdataset
+
+    for _ in webdataset.WebDataset(sorted(map(str, (folder / "members").glob("*.tar"))), shardshuffle=False):
+        pass
+
+
 def measure(sources: dict[str, Callable[[], Iterator[Any]]], tokenizer: str, count: int, rounds: int) -> None:
     """Print a table: rows are the readers, columns the stages."""
     fast, plain = stages_of(tokenizer, "auto"), stages_of(tokenizer, "transformers")
-    for stage, share in {"pairs": 1.0, "tokens": 0.1, "chunks": 0.1}.items():
+    for stage, share in {"pairs": 1.0, "tokens": 0.25, "padded": 0.25, "packed": 0.25}.items():
         rates: dict[str, list[float]] = {name: [] for name in sources}
         for _ in range(rounds):
             for name, open_source in sources.items():
                 transform = (fast if name == OURS else plain)[stage]
                 rates[name].append(rate(open_source(), transform, int(count * share)))
-        ours = rates[OURS]
-        print(
-            f"\n{stage}: pairs a second of one process, best of {rounds} (spread); largede against it in the same round"
-        )
-        for name, found in rates.items():
-            ratios = [a / b for a, b in zip(ours, found, strict=True)]
-            spread = f"{min(found):,.0f} to {max(found):,.0f}"
-            print(f"  {name:22} {max(found):9,.0f}  ({spread})  x {statistics.median(ratios):.1f}")
+        report(stage, rates)
+
+
+def report(stage: str, rates: dict[str, list[float]]) -> None:
+    print(
+        f"\n{stage}: pairs a second, best of {len(rates[OURS])} rounds (spread), and how often that goes into largede's"
+    )
+    for name, found in rates.items():
+        ratios = [a / b for a, b in zip(rates[OURS], found, strict=True)]
+        spread = f"{min(found):,.0f} to {max(found):,.0f}"
+        print(f"  {name:22} {max(found):9,.0f}  ({spread})  x {statistics.median(ratios):.1f}")
 
 
 def stages_of(tokenizer: str, backend: Literal["auto", "transformers"]) -> dict[str, Callable[[list[Any]], object]]:
     """What is done with a batch in each stage."""
     from largede.config.recipe import DataConfig
-    from largede.streams.chunks import make_chunks
+    from largede.streams.chunks import make_chunks, make_packed_chunks
     from largede.streams.tokenise import PairTokeniser
 
     data = DataConfig(max_query_tokens=64, max_passage_tokens=256, tokenizer_backend=backend)
     tokenise = PairTokeniser(tokenizer, data)
 
-    def chunks(pairs: list[Any]) -> object:
+    def padded(pairs: list[Any]) -> object:
         batch = tokenise(pairs, 0)
         return make_chunks(batch.queries, CHUNK_TOKENS), make_chunks(batch.passages, CHUNK_TOKENS)
 
-    return {"pairs": len, "tokens": lambda pairs: tokenise(pairs, 0), "chunks": chunks}
+    def packed(pairs: list[Any]) -> object:
+        batch = tokenise(pairs, 0)
+        return make_packed_chunks(batch.queries, CHUNK_TOKENS), make_packed_chunks(batch.passages, CHUNK_TOKENS)
+
+    return {"pairs": len, "tokens": lambda pairs: tokenise(pairs, 0), "padded": padded, "packed": packed}
 
 
 def rate(batches: Iterator[list[Any]], transform: Callable[[list[Any]], object], count: int) -> float:

@@ -149,3 +149,11 @@ def test_no_block_is_read_twice_while_a_lane_is_in_it(tmp_path: Path, monkeypatc
     monkeypatch.setattr(reading, "read_block", counting)
     take(batches(index, batch_size=60, lanes=12), 15)
     assert len(read) == len(set(read))
+
+
+def test_lanes_of_unequal_length_are_said(tmp_path: Path) -> None:
+    # Ten blocks on four lanes: two or three for each.
+    index = make_shards(tmp_path, count=80, shard_pairs=40, block_pairs=8)
+    [line] = batches(index, lanes=4).uneven_lanes
+    assert f"{index.place}: its 4 lanes hold 16 to 24 pairs" in line
+    assert batches(index, lanes=5).uneven_lanes == []

@@ -34,8 +34,8 @@ def place(index: ShardIndex, command: str = "cat {folder}/{name}") -> PipedPlace
 def children() -> list[str]:
     """Command lines of the processes that this one runs for itself alone, ended but not reaped ones included."""
     listed = subprocess.run(["ps", "-o", "args=", "--ppid", str(os.getpid())], capture_output=True, text=True).stdout
-    # Python's own helper for shared memory stays once anything in this session has started processes anew.
-    return [line for line in listed.splitlines() if not line.startswith("ps ") and "resource_tracker" not in line]
+    # Python's own helpers (resource_tracker, forkserver) stay once anything in this session has started processes anew.
+    return [line for line in listed.splitlines() if not line.startswith("ps ") and "from multiprocessing." not in line]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
