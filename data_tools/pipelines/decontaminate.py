@@ -2,7 +2,8 @@
 
 Test texts are the judged queries of BEIR-format folders and the documents judged relevant. Two texts overlap when they
 share a run of `ngram` words. A text with fewer words is one run: a test text of `shortest_run` words or more overlaps
-what holds it whole, and one that is shorter still, or a short training text, overlaps texts of the very same words.
+what holds it whole, a test query of `shortest_query` words or more a training query that does, and what is shorter
+still, or a short training text, overlaps texts of the very same words.
 """
 
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from data_tools.pipelines.job import Plan
-from data_tools.pipelines.overlap import BenchmarkText, OverlapIndex, write_index
+from data_tools.pipelines.overlap import PASSAGE, QUERY, BenchmarkText, OverlapIndex, RunLengths, write_index
 from data_tools.pipelines.steps import Drop, Judge
 from data_tools.pipelines.words import words
 from data_tools.pipelines.work import Stage
@@ -24,28 +25,28 @@ from largede.retrieval.corpus import open_benchmark
 from largede.streams.pair import Pair
 from largede.text import passage_text
 
-QUERY, PASSAGE, NEGATIVE = "query", "passage", "negative"
+NEGATIVE = "negative"
 
 
 @dataclass(frozen=True)
 class DecontaminateSettings:
     """Lengths in words. With `queries_only` the relevant passages of the test collections are not looked at.
 
-    8 and 13 are the bounds between which GPT-3 chose its lengths (Brown et al. 2020, appendix C).
+    8 and 13 are the bounds between which GPT-3 chose its lengths (Brown et al. 2020, appendix C). Test queries are
+    often shorter than either; a training query that says all of one and little more asks the same.
     """
 
     ngram: int = 13
     shortest_run: int = 8
+    shortest_query: int = 4
     queries_only: bool = False
     split: str = "test"
 
     def __post_init__(self) -> None:
-        if self.ngram < 2:
-            raise DataError(f"--ngram {self.ngram}", expected="2 words or more", mend="raise --ngram")
-        if self.shortest_run < 2:
-            raise DataError(
-                f"--shortest-run {self.shortest_run}", expected="2 words or more", mend="raise --shortest-run"
-            )
+        for name in ("ngram", "shortest_run", "shortest_query"):
+            if getattr(self, name) < 2:
+                flag = "--" + name.replace("_", "-")
+                raise DataError(f"{flag} {getattr(self, name)}", expected="2 words or more", mend=f"raise {flag}")
 
 
 def decontaminate_plan(against: Sequence[Path], settings: DecontaminateSettings, skip_bad: int = 0) -> Plan:
@@ -105,7 +106,8 @@ class IndexTests(PipelineStep):
                     kinds[text.kind] += 1
                     yield text
 
-        write_index(counted(), self.settings.ngram, self.settings.shortest_run, self.index)
+        chosen = self.settings
+        write_index(counted(), RunLengths(chosen.ngram, chosen.shortest_run, chosen.shortest_query), self.index)
         write_json(self.index / "counts.json", counts)
 
 
@@ -141,10 +143,11 @@ class Overlaps(Judge):
         assert self._index is not None, "prepare comes first"
         drop, collections = None, []
         for side, text in _texts(pair):
-            for collection, overlap in self._index.overlaps(words(text)).items():
+            for collection, overlap in self._index.overlaps(words(text), side == QUERY).items():
                 test = overlap.test
                 if drop is None:
-                    reason = f"{collection}: test {test.kind} in training {side}"
+                    where = "short test query inside" if overlap.short_inside else f"test {test.kind} in"
+                    reason = f"{collection}: {where} training {side}"
                     detail = {"shared words": overlap.run, "test": {"id": test.id, test.kind: test.text[:700]}}
                     drop = reason, detail
                 collections.append(collection)

@@ -1,18 +1,20 @@
 """`largede-data dedup`: of pairs that are equal or nearly so in query and passage, the first in reading order stays.
 
-Two pairs are duplicates when both sides agree: two questions about one passage are two pairs. So each band of the
-MinHash signature joins hashes of the query's shingles with hashes of the passage's into one 60-bit number. Stages:
+Two pairs are duplicates when both sides agree: two questions about one passage are two pairs. Exact duplicates differ
+in case, white space and Unicode compatibility forms alone. Near duplicates are found by words: each band of the MinHash
+signature joins hashes of the query's shingles with hashes of the passage's into one number. A short text is a single
+shingle with all its signs: one other word makes it another question, and "C++" is not "C#". Stages:
 
-1. signatures: each part writes, for each band, (number, row) sorted; one more band holds a hash of all the words, equal
+1. signatures: each part writes, for each band, (number, row) sorted; one more band holds a hash of both texts, equal
    for exact duplicates. Beside them a sketch of each pair: a byte of every MinHash.
-2. matches: datatrove merges each band over all parts and writes the rows that agree.
+2. matches: each band is merged over all parts; rows with the same number match.
 3. clusters: rows connected by matches are compared by their sketches; what is similar enough to an earlier pair that
    stays is listed for removal, part by part.
 4. dedup: each part is read again, and the listed rows are left out.
 """
 
-import resource
-from collections.abc import Callable, Iterator, Sequence
+import bisect
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -23,27 +25,24 @@ import numpy as np
 import numpy.typing as npt
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
-from datatrove.pipeline.dedup.minhash import MinhashConfig, MinhashDedupBuckets
-from datatrove.utils.hashing import HashConfig
 
 from data_tools.pairs import lines_of, parse_pair
-from data_tools.pipelines.clusters import Places, Rows, first_of_cluster, similar_to_first
+from data_tools.pipelines.clusters import Limits, Places, Sketches, first_of_cluster, similar_to_first
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
-from data_tools.pipelines.words import Hashes, mixed, run_hashes, whole_hash, words
+from data_tools.pipelines.words import Hashes, mixed, run_hashes, text_hash, words
 from data_tools.pipelines.work import Stage
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, writing
 from largede.streams.pair import Pair
 from largede.text import passage_text
 
-Sketches = npt.NDArray[np.uint8]
-
 EXACT, NEAR = "exact duplicate", "near duplicate"
-# Datatrove cuts a band off at 2^61 - 1.
-_SHIFT = np.uint64(4)
 _EXAMPLES = 5
 _ROWS_AT_ONCE = 4096
+# Of one band, merged in memory at a time; 12 bytes each, and as much again several times while they are sorted.
+_RECORDS_AT_ONCE = 1 << 25
+_END_SIGNS = " .!?,;:…"
 
 
 @dataclass(frozen=True)
@@ -53,20 +52,27 @@ class DedupSettings:
     `bands` hold `query_hashes` + `passage_hashes` MinHashes each; pairs that agree in one band are candidates. With
     similarities q and p that happens with probability 1 - (1 - q^query_hashes * p^passage_hashes)^bands. Similarities
     are estimated from all MinHashes of a side. No bands: exact duplicates only.
+
+    A query of fewer than `whole_query_words`, or a passage of fewer than `whole_passage_words`, is similar only to the
+    same text (folded, signs at its end aside). With the given numbers, one word replaced in the middle makes a text
+    dissimilar up to about that length anyway: of n words (n - 3) of (n + 1) pairs of neighbours stay.
     """
 
-    query_similarity: float = 0.6
+    query_similarity: float = 0.8
     passage_similarity: float = 0.7
     bands: int = 14
     query_hashes: int = 3
     passage_hashes: int = 3
     query_ngram: int = 2
     passage_ngram: int = 5
+    whole_query_words: int = 20
+    whole_passage_words: int = 30
     seed: int = 1
 
     def __post_init__(self) -> None:
         for name, least in (("bands", 0), ("query_hashes", 1), ("passage_hashes", 1),
-                            ("query_ngram", 1), ("passage_ngram", 1)):  # fmt: skip
+                            ("query_ngram", 1), ("passage_ngram", 1),
+                            ("whole_query_words", 1), ("whole_passage_words", 1)):  # fmt: skip
             if getattr(self, name) < least:
                 flag = name.replace("_", "-")
                 raise DataError(f"--{flag} {getattr(self, name)}", expected=f"{least} or more", mend=f"raise --{flag}")
@@ -91,7 +97,7 @@ def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[Path
     bands = settings.bands + 1
     return [
         Stage("signatures", len(parts), [ReadPart(parts, skip_bad), WriteSignatures(settings, signatures, sketches)]),
-        Stage("matches", bands, [FindMatches(signatures, matches, bands)]),
+        Stage("matches", bands, [FindMatches(signatures, matches)]),
         Stage("clusters", 1, [FindClusters(settings, matches, sketches, removals, len(parts))]),
     ]
 
@@ -112,16 +118,17 @@ class MinHash:
         )
 
     def signatures(self, pairs: Sequence[Pair]) -> tuple[Hashes, Sketches]:
-        """(pairs, bands + 1) numbers of 60 bits, the last of all the words, and (pairs, bands, hashes) sketches."""
+        """(pairs, bands + 1) numbers, the last of both texts, and (pairs, bands, hashes) sketches."""
         query, passage = self._hashes_of_band
         shape = len(pairs), self.settings.bands, query + passage
         minima, exact = np.empty(shape, np.uint64), np.empty((len(pairs), 2), np.uint64)
         for row, pair in enumerate(pairs):
-            sides = words(pair.query), words(passage_text(pair.title, pair.positive))
-            exact[row] = [whole_hash(side) for side in sides]
-            minima[row, :, :query] = _least(_shingles(sides[0], self.settings.query_ngram), *self._query)
-            minima[row, :, query:] = _least(_shingles(sides[1], self.settings.passage_ngram), *self._passage)
-        numbers = np.concatenate([_joined(minima), _joined(exact)[:, None]], axis=1) >> _SHIFT
+            sides = pair.query, passage_text(pair.title, pair.positive)
+            exact[row] = [text_hash(side) for side in sides]
+            of_query, of_passage = shingles(*sides, self.settings)
+            minima[row, :, :query] = _least(of_query, *self._query)
+            minima[row, :, query:] = _least(of_passage, *self._passage)
+        numbers = np.concatenate([_joined(minima), _joined(exact)[:, None]], axis=1)
         # The least numbers share their leading bits, the trailing ones tell them apart.
         return numbers, mixed(minima).astype(np.uint8)
 
@@ -132,10 +139,20 @@ def _permutations(numbers: np.random.Generator, shape: tuple[int, int]) -> tuple
     return factors | np.uint64(1), terms
 
 
-def _shingles(found: list[str], length: int) -> Hashes:
-    """Hashes of the runs of words; a text without words has one shingle, as all such texts are equal."""
-    hashes = run_hashes(found, length)
-    return hashes if len(hashes) else np.zeros(1, np.uint64)
+def shingles(query: str, passage: str, settings: DedupSettings) -> tuple[Hashes, Hashes]:
+    """What the two sides of a pair are compared by: hashes of their runs of words, or one of a whole short text."""
+    return (
+        _shingles(query, settings.query_ngram, settings.whole_query_words),
+        _shingles(passage, settings.passage_ngram, settings.whole_passage_words),
+    )
+
+
+def _shingles(text: str, length: int, whole_below: int) -> Hashes:
+    found = words(text)
+    if len(found) >= whole_below:
+        return run_hashes(found, length)
+    # Nothing but signs: all of them count.
+    return np.array([text_hash(text.strip(_END_SIGNS) if found else text)], np.uint64)
 
 
 def _least(shingles: Hashes, factors: Hashes, terms: Hashes) -> Hashes:
@@ -196,23 +213,59 @@ class WriteSignatures(PipelineStep):
         return np.concatenate(numbers), np.concatenate(rows), np.concatenate(sketches)
 
 
-class FindMatches(MinhashDedupBuckets):
-    """Task n merges band n of all parts. It needs a file handle for each part."""
+class FindMatches(PipelineStep):
+    """Task n merges band n of all parts, a range of numbers at a time; one file is open at a time.
 
-    def __init__(self, signatures: Path, matches: Path, bands: int) -> None:
-        config = MinhashConfig(num_buckets=bands, hashes_per_bucket=1, hash_config=HashConfig(precision=64))
-        super().__init__(str(signatures), str(matches), config=config, lines_to_buffer=1000)
+    Writes (matches, 2) places: each row that has a number of an earlier row, beside the first such row.
+    """
 
-    def run(self, data: None = None, rank: int = 0, world_size: int = 1) -> None:
-        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-        super().run(data, rank, world_size)
+    type, name = "dedup", "matches"
+
+    def __init__(self, signatures: Path, matches: Path, at_once: int = _RECORDS_AT_ONCE) -> None:
+        super().__init__()
+        self.signatures = signatures
+        self.matches = matches
+        self.at_once = at_once
+
+    def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
+        files = sorted((self.signatures / f"bucket_{rank:03d}").glob("*.sig"))
+        records = sum(path.stat().st_size for path in files) // _RECORD.itemsize
+        ranges = max(1, -(-records // self.at_once))
+        found = [
+            _matches_between(files, 2**64 * each // ranges, 2**64 * (each + 1) // ranges) for each in range(ranges)
+        ]
+        with writing(self.matches / f"{rank:05d}.npy") as stream:
+            np.save(stream, np.concatenate(found))
+
+
+def _matches_between(files: list[Path], low: int, high: int) -> Places:
+    """The matches of the rows whose numbers are in [low, high)."""
+    numbers, places = [np.empty(0, np.uint64)], [np.empty(0, np.uint64)]
+    for part, path in enumerate(files):
+        if not path.stat().st_size:
+            continue  # nothing can be mapped
+        records = np.memmap(path, _RECORD, "r")
+        first, last = (bisect.bisect_left(records, each, key=_number) for each in (low, high))
+        numbers.append(records["number"][first:last].copy())
+        places.append(records["row"][first:last] | np.uint64(part << 32))
+    number, place = np.concatenate(numbers), np.concatenate(places)
+    # Stable: equal numbers stay in the order of their places.
+    order = np.argsort(number, kind="stable")
+    number, place = number[order], place[order]
+    starts = np.ones(len(number), bool)
+    starts[1:] = number[1:] != number[:-1]
+    earliest = place[np.flatnonzero(starts)[np.cumsum(starts) - 1]]
+    return np.stack([earliest[~starts], place[~starts]], axis=1)
+
+
+def _number(record: np.void) -> int:
+    return int(record["number"])
 
 
 class FindClusters(PipelineStep):
     """Which rows go, and which stay for them.
 
-    In memory are the matches of all bands, each once (16 bytes), and the sketches of the rows that have one.
+    In memory are the rows that match another in any band, with their sketches, and the matches of one band.
     """
 
     type, name = "dedup", "clusters"
@@ -226,36 +279,26 @@ class FindClusters(PipelineStep):
         self.parts = parts
 
     def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> None:
-        bands = self.settings.bands
-        places, first = first_of_cluster(_matches([self._band(band) for band in range(bands + 1)]))
-        removed, kept = similar_to_first(places, first, self._similar(places))
-        equal, first_equal = first_of_cluster(_matches([self._band(bands)]))
-        is_exact = np.isin(removed, equal[equal != first_equal])
+        places, first = np.empty(0, np.uint64), np.empty(0, np.uint64)
+        for band in range(self.settings.bands + 1):
+            # Rows and the first of their clusters stand for all matches so far.
+            joined = np.concatenate([np.stack([first, places], axis=1), self._matches(band)])
+            places, first = first_of_cluster(joined)
+        removed, kept = similar_to_first(places, first, self._sketches_at(places), self._limits())
+        equal = np.unique(self._matches(self.settings.bands)[:, 1])
+        is_exact = np.isin(removed, equal)
         for part in range(self.parts):
             mine = removed >> np.uint64(32) == part
             with writing(self.removals / f"{part:05d}.npy") as stream:
                 np.save(stream, np.stack([removed[mine], kept[mine], is_exact[mine].astype(np.uint64)]))
         write_json(self.removals / "clusters.json", _summary(removed, kept, is_exact))
 
-    def _band(self, band: int) -> Path:
-        return self.matches / f"{band:05d}_00.dups"
+    def _matches(self, band: int) -> Places:
+        found: Places = np.load(self.matches / f"{band:05d}.npy")
+        return found
 
-    def _similar(self, places: Places) -> Callable[[Rows, Rows], npt.NDArray[np.bool_]]:
-        """A function from two lists of indices into `places` to whether the pairs there are similar on both sides."""
-        sketches = self._sketches_at(places)
-        cut = self.settings.query_hashes
-        limits = self.settings.query_similarity, self.settings.passage_similarity
-
-        def similar(left: Rows, right: Rows) -> npt.NDArray[np.bool_]:
-            agree = sketches[left] == sketches[right]
-            sides = agree[:, :, :cut].reshape(len(left), -1), agree[:, :, cut:].reshape(len(left), -1)
-            query, passage = (
-                side.sum(axis=1) >= limit * side.shape[1] for side, limit in zip(sides, limits, strict=True)
-            )
-            both: npt.NDArray[np.bool_] = query & passage
-            return both
-
-        return similar
+    def _limits(self) -> Limits:
+        return Limits(self.settings.query_hashes, self.settings.query_similarity, self.settings.passage_similarity)
 
     def _sketches_at(self, places: Places) -> Sketches:
         shape = self.settings.bands, self.settings.query_hashes + self.settings.passage_hashes
@@ -266,16 +309,6 @@ class FindClusters(PipelineStep):
             sketches = np.load(self.sketches / f"{part:05d}.sketches.npy", mmap_mode="r")
             found.append(sketches[np.searchsorted(rows, wanted)])
         return np.concatenate(found)
-
-
-def _matches(files: list[Path]) -> Places:
-    """(matches, 2) places, each match once; a place is part * 2^32 + row."""
-    found = np.empty((0, 2), np.uint64)
-    for path in files:
-        numbers = np.fromfile(path, "<u4").reshape(-1, 4).astype(np.uint64)
-        pairs = (numbers[:, 0::2] << np.uint64(32)) | numbers[:, 1::2]
-        found = np.unique(np.concatenate([found, pairs]), axis=0)
-    return found
 
 
 def _summary(removed: Places, kept: Places, is_exact: npt.NDArray[np.bool_]) -> dict[str, Any]:

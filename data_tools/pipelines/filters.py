@@ -2,13 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 from data_tools.pipelines.job import Plan
-from data_tools.pipelines.languages import demand_identifier, identifier
+from data_tools.pipelines.languages import Identify, demand_languages, identifier
 from data_tools.pipelines.steps import Drop, Judge
 from data_tools.pipelines.words import words
 from largede.errors import DataError
@@ -20,8 +19,9 @@ from largede.text import passage_text
 class FilterSettings:
     """Limits in words (title included in the passage), bounds as shares of characters or lines, and what is kept.
 
-    No language: any; no score: any. A pair without a score is kept whatever `min_score` says, and so is one whose
-    likeliest language is another but with a probability below `language_confidence`.
+    No language: any; no score: any. A pair without a score is kept whatever `min_score` says. A pair goes for its
+    language when query and passage together are likeliest another one, with a probability of `language_confidence` at
+    least, and the allowed languages together stay below `max_allowed_share` there and in the passage alone as well.
     """
 
     min_query_words: int = 2
@@ -30,6 +30,7 @@ class FilterSettings:
     max_passage_words: int = 10_000
     languages: tuple[str, ...] = ()
     language_confidence: float = 0.4
+    max_allowed_share: float = 0.2
     min_score: float | None = None
     min_letters: float = 0.5
     max_links: float = 0.5
@@ -49,7 +50,7 @@ class FilterSettings:
 
 def filter_plan(settings: FilterSettings, skip_bad: int = 0) -> Plan:
     if settings.languages:
-        demand_identifier()
+        demand_languages(settings.languages)
     return Plan("filter", asdict(settings) | {"languages": list(settings.languages)}, partial(_judges, settings),
                 skip_bad=skip_bad)  # fmt: skip
 
@@ -62,7 +63,7 @@ def _judges(settings: FilterSettings, work: Path) -> list[Judge]:
     if settings.boilerplate:
         judges.append(Boilerplate(settings))
     if settings.languages:
-        judges.append(Language(settings.languages, settings.language_confidence))
+        judges.append(Language(settings))
     return judges
 
 
@@ -103,15 +104,17 @@ class Score(Judge):
 
 
 class Language(Judge):
-    """Query and passage together: a question alone is often too short to tell."""
+    """Query and passage together first: a question alone is often too short to tell.
+
+    One French name in an English question about beer can tip the two together, so the passage alone has to agree.
+    """
 
     name = "language"
 
-    def __init__(self, languages: tuple[str, ...], confidence: float) -> None:
+    def __init__(self, settings: FilterSettings) -> None:
         super().__init__()
-        self.languages = languages
-        self.confidence = confidence
-        self._identify: Callable[[str], tuple[str, float]] | None = None
+        self.settings = settings
+        self._identify: Identify | None = None
 
     def prepare(self, rank: int) -> None:
         self._identify = identifier()
@@ -122,10 +125,17 @@ class Language(Judge):
 
     def judge(self, pair: Pair, row: int) -> Drop | None:
         assert self._identify is not None, "prepare comes first"
-        language, probability = self._identify(f"{pair.query} {pair.positive}")
-        if language in self.languages or probability < self.confidence:
+        both = self._identify(f"{pair.query} {pair.positive}")
+        language, probability = both[0]
+        if language in self.settings.languages or probability < self.settings.language_confidence:
+            return None
+        if self._may_be_allowed(both) or self._may_be_allowed(self._identify(pair.positive)):
             return None
         return Drop(f"language {language}", {"probability": round(probability, 3)})
+
+    def _may_be_allowed(self, found: list[tuple[str, float]]) -> bool:
+        allowed = sum(probability for language, probability in found if language in self.settings.languages)
+        return allowed >= self.settings.max_allowed_share
 
 
 class Boilerplate(Judge):
@@ -149,21 +159,25 @@ class Boilerplate(Judge):
 _GONE = re.compile(
     r"\s*[\[(]?\s*(deleted|removed|deleted by user|removed by (moderator|reddit)|unavailable)\s*[\])]?\s*[.!]?\s*", re.I
 )
-_BOT = (
-    "i am a bot",
-    "i'm a bot",
+# What moderating programs sign with; people do not write it by chance.
+_SIGNATURES = (
     "this action was performed automatically",
-    "beep boop",
-    "remindme!",
-    "contact the moderators of this subreddit",
-    "contact the moderators of this community",
-    "post has been removed",
-    "post has been automatically removed",
-    "submission has been removed",
-    "submission has been automatically removed",
-    "comment has been removed",
-    "comment has been automatically removed",
+    "please contact the moderators of this subreddit if you have",
+    "please contact the moderators of this community if you have",
 )
+# Only as a sentence, or the beginning of one, of its own: "the captcha thinks I am a bot", "I'm a bot developer" and
+# "my post has been removed, why?" are people's.
+_SENTENCE = r"(?:^|(?<=[.!?,:;()\n*^|–—-]))[\s*^_#>]*"
+_SAYS_BOT = re.compile(
+    _SENTENCE + r"(?:(?:i am|i[’']m) a bot\b(?=\s*(?:$|[.,!;:()*^|–—-]|and\b|that\b|created\b))|beep[ ,.]+boop\b)"
+)
+_SAYS_REMOVED = re.compile(
+    _SENTENCE + r"(?:unfortunately,? |sorry,? )?(?:your|this) (?:post|submission|comment|thread) (?:has been|was)"
+    r" (?:automatically |auto-?)?removed\b"
+)
+_REMINDER = re.compile(r"\W*remindme!")
+# Characters at the beginning or end of a text where such a sentence speaks for all of it.
+_MARGIN = 160
 _LETTERS = re.compile(r"[^\W\d_]+")
 _LINK = re.compile(r"(?:https?://|www\.)\S+", re.I)
 
@@ -173,7 +187,7 @@ def fault_of(text: str, settings: FilterSettings) -> str | None:
     if _GONE.fullmatch(text):
         return "deleted or removed"
     lower = text.lower()
-    if any(phrase in lower for phrase in _BOT):
+    if _is_of_bot(lower):
         return "a bot's"
     if "://" in lower or "www." in lower:
         rest = _LINK.sub("", lower)
@@ -188,6 +202,19 @@ def fault_of(text: str, settings: FilterSettings) -> str | None:
     if repeated_lines(text) > settings.max_repeated_lines:
         return "mostly repeated lines"
     return None
+
+
+def _is_of_bot(lower: str) -> bool:
+    """Whether a program wrote the text (given in lower case), by its signature or by how it begins or ends."""
+    if any(phrase in lower for phrase in _SIGNATURES) or _REMINDER.match(lower):
+        return True
+    # Looking for the words first is much faster than the patterns.
+    if "removed" in lower and _SAYS_REMOVED.search(lower, 0, _MARGIN):
+        return True
+    if "a bot" not in lower and "beep" not in lower:
+        return False
+    end = max(0, len(lower) - _MARGIN)
+    return bool(_SAYS_BOT.search(lower, 0, _MARGIN) or _SAYS_BOT.search(lower, end))
 
 
 def _visible(text: str) -> int:

@@ -24,6 +24,21 @@ _TABLE_FACTOR = 16
 _MIN_BITS, _MAX_BITS = 10, 30
 
 
+QUERY, PASSAGE = "query", "passage"
+
+
+@dataclass(frozen=True)
+class RunLengths:
+    """Words of a run that may not be shared, and from how many words on a shorter test text counts inside a longer one.
+
+    That is `shortest` anywhere, and for test queries inside training queries `shortest_query`.
+    """
+
+    run: int
+    shortest: int
+    shortest_query: int
+
+
 @dataclass(frozen=True)
 class BenchmarkText:
     """A query or passage of a test collection."""
@@ -36,27 +51,34 @@ class BenchmarkText:
 
 @dataclass(frozen=True)
 class Overlap:
-    """A run of words that a training text shares with a test text."""
+    """A run of words that a training text shares with a test text.
+
+    `short_inside`: the test text is a query too short to be looked for inside anything but queries.
+    """
 
     run: str
     test: BenchmarkText
+    short_inside: bool
 
 
-def write_index(texts: Iterable[BenchmarkText], length: int, shortest: int, folder: Path) -> None:
-    """Build the index of runs of `length` words. Of one collection the first text that holds a run owns it.
+def write_index(texts: Iterable[BenchmarkText], lengths: RunLengths, folder: Path) -> None:
+    """Build the index of runs of words. Of one collection the first text that holds a run owns it.
 
-    A text with fewer words is one run. Where it has `shortest` words or more it is looked for inside longer texts, too.
+    A text with fewer words is one run.
     """
     hashes: list[Hashes] = []
     owners: list[npt.NDArray[np.uint32]] = []
     collections: list[str] = []
-    starts, lengths = [0], {length}
+    starts = [0]
+    anywhere, in_queries = {lengths.run}, set[int]()
     with writing(folder / "texts.jsonl") as stream:
         for number, text in enumerate(texts):
             text_words = words(text.text)
-            found = run_hashes(text_words, length)
-            if shortest <= len(text_words) < length:
-                lengths.add(len(text_words))
+            found = run_hashes(text_words, lengths.run)
+            if lengths.shortest <= len(text_words) < lengths.run:
+                anywhere.add(len(text_words))
+            elif text.kind == QUERY and lengths.shortest_query <= len(text_words) < lengths.run:
+                in_queries.add(len(text_words))
             hashes.append(found)
             owners.append(np.full(len(found), number, np.uint32))
             collections.append(text.collection)
@@ -69,7 +91,12 @@ def write_index(texts: Iterable[BenchmarkText], length: int, shortest: int, fold
         with writing(folder / f"{name}.npy") as stream:
             np.save(stream, array)
     size = sum(array.nbytes for array in arrays)
-    facts = {"runs": len(kept[0]), "bytes": size, "lengths": sorted(lengths, reverse=True)}
+    facts = {
+        "runs": len(kept[0]),
+        "bytes": size,
+        "lengths": sorted(anywhere, reverse=True),
+        "lengths_in_queries": sorted(in_queries - anywhere, reverse=True),
+    }
     write_json(folder / "index.json", facts)
 
 
@@ -102,22 +129,28 @@ class OverlapIndex:
         self._hashes, self._owners, self._table, self._starts = arrays
         self._texts = folder / "texts.jsonl"
         self._shift = np.uint64(64 - (len(self._table).bit_length() - 1))
-        self._lengths: list[int] = read_json_object(folder / "index.json")["lengths"]
+        facts = read_json_object(folder / "index.json")
+        self._lengths: list[int] = facts["lengths"]
+        self._lengths_in_queries: list[int] = facts["lengths_in_queries"]
         self._text = lru_cache(maxsize=4096)(self._read_text)
 
-    def overlaps(self, found: list[str]) -> dict[str, Overlap]:
+    def overlaps(self, found: list[str], in_query: bool) -> dict[str, Overlap]:
         """For each collection that shares a run with these words, the first such run; none: an empty answer.
 
+        `in_query`: they are those of a training query, in which shorter test queries count.
         Hashes only propose. A run counts when the words of the test text really hold it.
         """
         shared: dict[str, Overlap] = {}
         whole = [len(found)] if len(found) < self._lengths[0] else []
-        hashes, lengths = runs_of_lengths(found, [*self._lengths, *whole])
+        in_queries = self._lengths_in_queries if in_query else []
+        hashes, lengths = runs_of_lengths(found, [*self._lengths, *in_queries, *whole])
         for number in self._held(hashes):
             first, length = run_at(number, len(found), lengths)
             run = found[first : first + length]
+            short_inside = length < len(found) and length in in_queries
             for test in self._owners_of(hashes[number], run):
-                shared.setdefault(test.collection, Overlap(" ".join(run), test))
+                if test.kind == QUERY or not short_inside:
+                    shared.setdefault(test.collection, Overlap(" ".join(run), test, short_inside))
         return shared
 
     def _owners_of(self, run_hash: np.uint64, run: list[str]) -> Iterator[BenchmarkText]:

@@ -55,6 +55,13 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="below it, another language is no reason (%(default)s)",
     )
+    add(
+        "--max-allowed-share",
+        type=float,
+        default=0.2,
+        metavar="P",
+        help="nor is it where the allowed ones are as probable as this (%(default)s)",
+    )
     add("--min-score", type=float, metavar="S", help="pairs without a score are kept")
     add(
         "--min-letters", type=float, default=0.5, metavar="X", help="share of the characters, links aside (%(default)s)"
@@ -74,6 +81,7 @@ def _run_filter(args: argparse.Namespace) -> None:
         args.max_passage_words,
         tuple(sorted(set(args.languages))),
         args.language_confidence,
+        args.max_allowed_share,
         args.min_score,
         args.min_letters,
         args.max_links,
@@ -86,7 +94,7 @@ def _run_filter(args: argparse.Namespace) -> None:
 def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     _common_flags(parser)
     add = parser.add_argument_group("what counts as nearly equal").add_argument
-    add("--query-similarity", type=float, default=0.6, metavar="X", help="least Jaccard similarity (%(default)s)")
+    add("--query-similarity", type=float, default=0.8, metavar="X", help="least Jaccard similarity (%(default)s)")
     add("--passage-similarity", type=float, default=0.7, metavar="X", help="least Jaccard similarity (%(default)s)")
     add("--bands", type=int, default=14, metavar="N", help="chances to match; 0: exact duplicates only (%(default)s)")
     add("--query-hashes", type=positive, default=3, metavar="N", help="of the query in each band (%(default)s)")
@@ -94,6 +102,20 @@ def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     add("--query-ngram", type=positive, default=2, metavar="N", help="words of a shingle of the query (%(default)s)")
     add(
         "--passage-ngram", type=positive, default=5, metavar="N", help="words of a shingle of the passage (%(default)s)"
+    )
+    add(
+        "--whole-query-words",
+        type=positive,
+        default=20,
+        metavar="N",
+        help="a query of fewer words is similar only to the same text (%(default)s)",
+    )
+    add(
+        "--whole-passage-words",
+        type=positive,
+        default=30,
+        metavar="N",
+        help="a passage of fewer words is similar only to the same text (%(default)s)",
     )
     add("--seed", type=int, default=1, help="seed of the hash functions (%(default)s)")
 
@@ -109,6 +131,8 @@ def _run_dedup(args: argparse.Namespace) -> None:
         args.passage_hashes,
         args.query_ngram,
         args.passage_ngram,
+        args.whole_query_words,
+        args.whole_passage_words,
         args.seed,
     )
     _run(dedup_plan(settings, args.skip_bad), args)
@@ -127,13 +151,20 @@ def _decontaminate_flags(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="shorter test texts from this many words on may not stand inside a text either (%(default)s)",
     )
+    add(
+        "--shortest-query",
+        type=positive,
+        default=4,
+        metavar="N",
+        help="test queries from this many words on may not stand inside a training query (%(default)s)",
+    )
     add("--queries-only", action="store_true", help="the relevant passages of the collections may be trained on")
 
 
 def _run_decontaminate(args: argparse.Namespace) -> None:
     from data_tools.pipelines.decontaminate import DecontaminateSettings, decontaminate_plan
 
-    settings = DecontaminateSettings(args.ngram, args.shortest_run, args.queries_only, args.split)
+    settings = DecontaminateSettings(args.ngram, args.shortest_run, args.shortest_query, args.queries_only, args.split)
     _run(decontaminate_plan(args.against, settings, args.skip_bad), args)
 
 

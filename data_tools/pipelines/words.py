@@ -32,19 +32,20 @@ def words(text: str) -> list[str]:
     """The words of a text, in order."""
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
-    folded = _folded(text)
-    if _SIMPLE_TEXT.fullmatch(folded):
-        return _SIMPLE_WORD.findall(folded)
+    plain = folded(text)
+    if _SIMPLE_TEXT.fullmatch(plain):
+        return _SIMPLE_WORD.findall(plain)
     return words_plain(text)
 
 
 def words_plain(text: str) -> list[str]:
     """The rule for any script; `words` takes faster ways to the same answer where the characters allow it."""
-    found: list[str] = _WORD.findall(_folded(text))
+    found: list[str] = _WORD.findall(folded(text))
     return found
 
 
-def _folded(text: str) -> str:
+def folded(text: str) -> str:
+    """Unicode compatibility forms and upper and lower case folded together; punctuation and white space stay."""
     return unicodedata.normalize("NFKC", text).casefold()
 
 
@@ -86,9 +87,9 @@ def run_at(number: int, words_in_all: int, lengths: Sequence[int]) -> tuple[int,
     raise IndexError(number)
 
 
-def whole_hash(found: list[str]) -> int:
-    """A hash of all the words together, in their order."""
-    return xxhash.xxh3_64_intdigest(" ".join(found).encode())
+def text_hash(text: str) -> int:
+    """A hash of the text folded, with any white space as one space; punctuation counts."""
+    return xxhash.xxh3_64_intdigest(" ".join(folded(text).split()).encode(errors="surrogatepass"))
 
 
 def run_hashes_plain(found: list[str], length: int) -> list[int]:

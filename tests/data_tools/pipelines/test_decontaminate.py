@@ -8,13 +8,15 @@ from beir_folder import shared_data
 from pair_parts import read_pairs, real_pairs, run_here, write_parts
 
 from data_tools.pipelines.decontaminate import DecontaminateSettings, decontaminate_plan
-from data_tools.pipelines.overlap import BenchmarkText, OverlapIndex, write_index
+from data_tools.pipelines.overlap import BenchmarkText, OverlapIndex, RunLengths, write_index
 from data_tools.pipelines.words import run_hashes
 from largede.errors import DataError
 
 LONG_QUERY = "what did the old lighthouse keeper write into his diary on the evening before the great storm"
 LONG_PASSAGE = " ".join(f"sentence{number} about the storm" for number in range(20))
 EIGHT_WORDS = "how deep is the sea off the cape"
+FOUR_WORDS = "breast cancer and diet"
+FIVE_WORD_PASSAGE = "No studies were found yet."
 FREE = " ".join(f"harmless{number}" for number in range(40))
 
 
@@ -31,9 +33,9 @@ def write_collection(folder: Path, queries: dict[str, str], passages: dict[str, 
 
 @pytest.fixture
 def collection(tmp_path: Path) -> Path:
-    passages = {"p1": LONG_PASSAGE, "p2": "a short answer", "other": "unjudged " * 30}
-    queries = {"q1": LONG_QUERY, "q2": "who was Ann", "q3": EIGHT_WORDS}
-    return write_collection(tmp_path / "sea", queries, passages, ["p1", "p2"])
+    passages = {"p1": LONG_PASSAGE, "p2": "a short answer", "p3": FIVE_WORD_PASSAGE, "other": "unjudged " * 30}
+    queries = {"q1": LONG_QUERY, "q2": "who was Ann", "q3": EIGHT_WORDS, "q4": FOUR_WORDS}
+    return write_collection(tmp_path / "sea", queries, passages, ["p1", "p2", "p3"])
 
 
 def decontaminated(tmp_path: Path, collection: Path, pairs: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
@@ -51,6 +53,8 @@ def decontaminated(tmp_path: Path, collection: Path, pairs: list[dict[str, Any]]
         ({"query": "Who was Ann?", "positive": FREE}, "test query in training query", "q2"),
         ({"query": "why", "positive": f"{FREE} {LONG_QUERY} {FREE}"}, "test query in training passage", "q1"),
         ({"query": f"Hello! {EIGHT_WORDS}?", "positive": FREE}, "test query in training query", "q3"),
+        ({"query": FOUR_WORDS, "positive": FREE}, "test query in training query", "q4"),
+        ({"query": f"{FOUR_WORDS}, please?", "positive": FREE}, "short test query inside training query", "q4"),
         ({"query": "why", "positive": f"{FREE} {EIGHT_WORDS} {FREE}"}, "test query in training passage", "q3"),
         ({"query": "why", "positive": FREE + LONG_PASSAGE[60:200]}, "test passage in training passage", "p1"),
         ({"query": "why", "positive": "A short answer."}, "test passage in training passage", "p2"),
@@ -74,6 +78,13 @@ def test_each_overlap_is_removed_and_says_what_it_shares_with_which_text(
     assert read_pairs(tmp_path / "out") == [free]
 
 
+def test_the_length_from_which_short_test_queries_count_inside_queries_is_a_setting(
+    tmp_path: Path, collection: Path
+) -> None:
+    pairs = [{"query": f"{FOUR_WORDS}, please?", "positive": FREE}]
+    assert decontaminated(tmp_path, collection, pairs, shortest_query=5)["removed"] == {}
+
+
 @pytest.mark.parametrize(
     "pair",
     [
@@ -81,6 +92,9 @@ def test_each_overlap_is_removed_and_says_what_it_shares_with_which_text(
         {"query": "why", "positive": f"{FREE} who was Ann {FREE}"},
         {"query": " ".join(LONG_QUERY.split()[:12]), "positive": FREE},
         {"query": " ".join(EIGHT_WORDS.split()[:7]), "positive": FREE},
+        {"query": "why", "positive": f"{FREE} {FOUR_WORDS} {FREE}"},
+        {"query": "breast cancer and a diet", "positive": FREE},
+        {"query": f"why? {FIVE_WORD_PASSAGE} Really?", "positive": FREE},
         {"query": "why", "positive": "unjudged " * 30},
     ],
 )
@@ -105,7 +119,10 @@ def test_the_length_from_which_short_test_texts_count_inside_others_is_a_setting
     tmp_path: Path, collection: Path
 ) -> None:
     pairs = [{"query": f"Hello! {EIGHT_WORDS}?", "positive": FREE}]
-    assert decontaminated(tmp_path, collection, pairs, shortest_run=9)["removed"] == {}
+    pairs += [{"query": "why", "positive": f"{FREE} {EIGHT_WORDS} {FREE}"}]
+    assert decontaminated(tmp_path, collection, pairs, shortest_run=9)["removed"] == {
+        "sea: short test query inside training query": 1
+    }
 
 
 def test_each_collection_that_a_pair_overlaps_is_counted(tmp_path: Path, collection: Path) -> None:
@@ -122,7 +139,7 @@ def test_look_ups_by_table_and_search_find_what_a_plain_set_holds(tmp_path: Path
     texts = [
         BenchmarkText("c", "passage", str(n), " ".join(f"w{(n * 7 + k) % 97}" for k in range(30))) for n in range(50)
     ]
-    write_index(texts, 4, 4, tmp_path)
+    write_index(texts, RunLengths(4, 4, 4), tmp_path)
     index = OverlapIndex(tmp_path)
     rng = np.random.default_rng(0)
     for _ in range(50):
@@ -132,12 +149,12 @@ def test_look_ups_by_table_and_search_find_what_a_plain_set_holds(tmp_path: Path
 
 
 def test_a_hash_that_agrees_by_chance_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_index([BenchmarkText("c", "query", "q", "one two three four")], 4, 4, tmp_path)
+    write_index([BenchmarkText("c", "query", "q", "one two three four")], RunLengths(4, 4, 4), tmp_path)
     index = OverlapIndex(tmp_path)
-    assert index.overlaps(["one", "two", "three", "four"])
+    assert index.overlaps(["one", "two", "three", "four"], False)
     forged = run_hashes(["one", "two", "three", "four"], 4)
     monkeypatch.setattr("data_tools.pipelines.overlap.runs_of_lengths", lambda found, lengths: (forged, [4]))
-    assert index.overlaps(["five", "six", "seven", "eight"]) == {}
+    assert index.overlaps(["five", "six", "seven", "eight"], False) == {}
 
 
 def test_folders_that_are_no_collections_and_equal_names_are_refused(tmp_path: Path, collection: Path) -> None:

@@ -9,6 +9,7 @@ from pair_parts import part_files, run_here, write_parts
 
 from data_tools.cli import main
 from data_tools.pipelines.dedup import DedupSettings, dedup_plan
+from data_tools.pipelines.executors import Local, Ray, executor_of
 
 COMMON = ["dedup", "--bands", "2"]
 SLURM = ["--executor", "slurm", "--slurm-time", "00:05:00", "--memory-gib", "1"]
@@ -81,6 +82,13 @@ def test_slurm_asks_for_partition_and_time(pairs: Path, tmp_path: Path, capsys: 
     assert main([*COMMON, str(pairs), "--out", str(tmp_path / "out"), *SLURM]) == 2
     assert "--executor slurm without --slurm-partition" in capsys.readouterr().err
     assert not (tmp_path / "out.work").exists()
+
+
+@pytest.mark.parametrize("kind", ["local", "ray"])
+def test_no_more_tasks_at_a_time_than_processors_that_may_be_used(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {3, 5, 8})
+    executor = executor_of(kind, {"workers": None, "memory_gib": 1, "tasks_per_job": 1})
+    assert isinstance(executor, Local | Ray) and executor.workers == 3
 
 
 def test_missing_programs_and_packages_are_named(

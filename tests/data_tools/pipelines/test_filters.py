@@ -63,12 +63,74 @@ def test_code_lists_and_short_formulas_stay() -> None:
         assert fault_of(text, FilterSettings()) is None
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I am a bot, and this action was performed automatically.",
+        "Beep boop! I'm a bot created by u/somebody to convert units.",
+        "100 miles are 161 kilometres. ^^I ^^am a robot? No: *I am a bot* | feedback to the owner",
+        "Sorry, your submission has been automatically removed because its title is short. " + "Read the rules. " * 30,
+        "Hello u/somebody,\n\n**Your post has been removed** for the following reason: no pictures of cats.",
+        "RemindMe! 3 days",
+        "Long rules of the forum. " * 30 + "Please contact the moderators of this subreddit if you have any questions.",
+        "It is 4 inches. " * 20 + "I am a bot, and this action was performed automatically.",
+    ],
+)
+def test_what_programs_write_is_boilerplate(text: str) -> None:
+    assert fault_of(text, FilterSettings(max_repeated_lines=1)) == "a bot's"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I'm a botanist and I recommend pruning in spring.",
+        "I am a bottle collector; this one is from 1890.",
+        "I'm a bot developer and use Python for all of them.",
+        "The captcha thinks I am a bot. How do I prove the opposite?",
+        "How do websites know whether I'm a bot?",
+        "My post has been removed, why? It followed all the rules.",
+        "Edit the text. If your post has been removed by a moderator, ask why. " + "Then wait. " * 20,
+        "The robot of the film says beep boop whenever it is pleased.",
+        "Write to the people who run the place: you can contact the moderators of this subreddit by mail.",
+        "Type RemindMe! and a number of days under a comment.",
+    ],
+)
+def test_what_people_write_about_bots_and_removed_posts_stays(text: str) -> None:
+    assert fault_of(text, FilterSettings(max_repeated_lines=1)) is None
+
+
 def test_pairs_without_a_score_and_of_unsure_language_stay(tmp_path: Path) -> None:
     unsure = {"query": "hotel taxi 4711", "positive": "Hotel Central, Taxi 4711, Bar Roma, Metro Opera"}
     report = filtered(
         tmp_path, [GOOD, unsure], FilterSettings(languages=("en",), language_confidence=0.99, min_score=5)
     )
     assert report["removed"] == {}
+
+
+@pytest.mark.parametrize(
+    ("query", "passage"),
+    [
+        ("How do you pour the perfect beer", "Tilt the glass and pour slowly, then let the head rise."),
+        ("What causes Fibrolamellar carcinoma?", "The exact underlying cause of fibrolamellar carcinoma is unknown."),
+        ("Where do Ctenophora live?", "Ctenophora (from the Greek κτείς kteis 'comb' and φέρω pherō 'carry')."),
+        (
+            "how many episodes are there in dragon ball z",
+            "Dragon Ball Z ( ドラゴンボール ゼット , Doragon Bōru Zetto ) is the sequel to the Dragon Ball TV series",
+        ),
+    ],
+)
+def test_english_pairs_about_foreign_names_stay(tmp_path: Path, query: str, passage: str) -> None:
+    settings = FilterSettings(languages=("en",))
+    assert filtered(tmp_path, [{"query": query, "positive": passage}], settings)["removed"] == {}
+
+
+@pytest.mark.parametrize(
+    ("code", "meant"),
+    [("english", "en"), ("EN", "en"), ("en-GB", "en"), ("deu", "de"), ("german", "de"), ("zg", "zh"), ("french", "fr")],
+)
+def test_a_language_nobody_knows_is_refused_with_the_nearest(code: str, meant: str) -> None:
+    with pytest.raises(DataError, match=rf"--languages {code}[\s\S]*did you mean {meant}\?"):
+        filter_plan(FilterSettings(languages=("en", code)))
 
 
 def test_a_line_that_is_no_pair_ends_the_run_and_is_named(tmp_path: Path) -> None:
