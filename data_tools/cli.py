@@ -38,9 +38,9 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_shard(args: argparse.Namespace) -> None:
-    from data_tools.processes import processors
     from data_tools.shard import shard
     from data_tools.shard_settings import Machine, ShardSettings
+    from largede.processors import processors
 
     settings = ShardSettings(
         args.shard_pairs, args.block_pairs, args.seed, args.skip_bad, args.query_fraction, args.fraction_seed
@@ -159,7 +159,7 @@ def _run_pairs(args: argparse.Namespace) -> None:
 
 def _run_format(format: Format, args: argparse.Namespace) -> None:
     from data_tools.make_pairs import PairsSettings, make_pairs
-    from data_tools.processes import processors
+    from largede.processors import processors
 
     settings = PairsSettings(args.workers or processors(), args.part_pairs, args.max_bytes)
     print(make_pairs(format, options_from(args, format.options), args.inputs, args.out, settings))

@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.parts import MANIFEST, pair_files
+from data_tools.parts import SUFFIXES, pairs_in, parts_of
 from largede.errors import DataError
 from largede.files import sha256_file
 
-SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 # How much text a byte of a compressed input is expected to hold; errs to the large side.
 _TEXT_PER_COMPRESSED_BYTE = 6
 
@@ -21,6 +20,10 @@ class InputFile:
     path: Path
     bytes: int
     mtime_ns: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a change shows in without reading it."""
+        return {"name": str(self.path), "bytes": self.bytes, "modified_ns": self.mtime_ns}
 
     @property
     def expected_text_bytes(self) -> int:
@@ -51,7 +54,7 @@ class Content:
 def input_files(inputs: Sequence[Path]) -> list[InputFile]:
     """The files named; in place of a folder its parts, or else the files directly in it that hold pairs, by name.
 
-    Raises DataError, also for a file that is named twice.
+    Raises DataError for what cannot be read, a file that is named twice, and a folder whose parts are not as written.
     """
     files = [described(path) for given in inputs for path in (_files_of(given) if given.is_dir() else [given])]
     refuse_twice(file.path for file in files)
@@ -79,9 +82,9 @@ def described(path: Path) -> InputFile:
         ) from None
 
 
-def files_of_pairs(folder: Path) -> list[Path]:
-    """The files directly in a folder that hold pairs, by name. Raises DataError when there is none."""
-    found = sorted(p for p in folder.iterdir() if p.name.endswith(SUFFIXES) and not p.name.startswith("."))
+def _files_of(folder: Path) -> list[Path]:
+    parts = parts_of(folder)
+    found = pairs_in(folder) if parts is None else parts
     if not found:
         raise DataError(
             f"the folder {folder} holds no pairs",
@@ -89,7 +92,3 @@ def files_of_pairs(folder: Path) -> list[Path]:
             mend="name the files themselves, or the folder that `largede-data pairs` wrote",
         )
     return found
-
-
-def _files_of(folder: Path) -> list[Path]:
-    return pair_files([folder]) if (folder / MANIFEST).exists() else files_of_pairs(folder)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from data_tools.length_charts import terminal_histogram, write_picture
-from data_tools.processes import processors
 from data_tools.shard import MADE_FROM
 from data_tools.survey import Survey, pairs_of, sampled_blocks, survey
 from data_tools.wording import counted
 from largede.files import read_json_object
+from largede.processors import processors
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
 from largede.streams.places.copy import local_file

@@ -20,7 +20,7 @@ from data_tools.dropped import Dropped
 from data_tools.format import Format, Record, options_as_json
 from data_tools.groups import Bucket, buckets_of, groups, writing_groups
 from data_tools.inputs import refuse_twice
-from data_tools.parts import MANIFEST, part_name, write_parts
+from data_tools.parts import MANIFEST, demand_whole, part_name, write_parts
 from data_tools.wording import counted
 from data_tools.work import REPORT, Report, Task, run_stage
 from data_tools.working import COMPLETE, remove_finished, working, working_folder
@@ -132,6 +132,7 @@ def _present(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
         return None
     manifest = read_json_object(out / MANIFEST)
     if _essence(manifest) == _essence(plan):
+        demand_whole(out, MANIFEST, manifest["parts"])
         return manifest
     raise DataError(
         f"{out} holds pairs of other inputs or options",

@@ -1,6 +1,10 @@
-"""Parts: files of pairs, one zstandard frame each, in a folder that `largede-data pairs` wrote."""
+"""Parts: files of pairs, one zstandard frame each, in a folder whose manifest names them all with their sizes.
 
-from collections.abc import Iterable, Iterator
+`largede-data pairs` writes pairs.json, the pipelines report.json. Whatever reads such a folder goes by its manifest,
+so that a part that was lost, cut or added shows before anything is made of the rest.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,8 @@ from largede.files import read_json_object, writing
 from largede.streams.pair import Pair
 
 MANIFEST = "pairs.json"
+REPORT = "report.json"
+SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 
 
 def part_name(number: int) -> str:
@@ -35,19 +41,42 @@ def write_parts(pairs: Iterable[Pair], folder: Path, part_pairs: int, dropped: D
     return parts
 
 
-def pair_files(inputs: Iterable[Path]) -> list[Path]:
-    """The inputs, with the parts of a folder in the place of a folder that `largede-data pairs` wrote."""
-    return [file for path in inputs for file in (_parts_of(path) if path.is_dir() else [path])]
+def parts_of(folder: Path) -> list[Path] | None:
+    """The parts that the manifest in `folder` names, in its order; None when there is no manifest.
+
+    Raises DataError when one is missing or has another size, or when a file of pairs lies there that it does not name.
+    """
+    for manifest in (MANIFEST, REPORT):
+        parts = read_json_object(folder / manifest).get("parts") if (folder / manifest).is_file() else None
+        if isinstance(parts, list):
+            demand_whole(folder, manifest, parts)
+            return [folder / part["name"] for part in parts]
+    return None
 
 
-def _parts_of(folder: Path) -> list[Path]:
-    if not (folder / MANIFEST).exists():
+def demand_whole(folder: Path, manifest: str, parts: Sequence[dict[str, Any]]) -> None:
+    """Raise DataError unless `folder` holds the parts as its manifest describes them, and no other file of pairs."""
+    present = {path.name: path.stat().st_size for path in pairs_in(folder)}
+    named = {part["name"]: part["bytes"] for part in parts}
+    for name in sorted(named.keys() | present.keys()):
+        if name not in present:
+            fault = f"{folder / name} is missing"
+        elif name not in named:
+            fault = f"{folder / name} is no part of what was written there"
+        elif present[name] != named[name]:
+            fault = f"{folder / name} has {present[name]:,} bytes, not the {named[name]:,} that were written"
+        else:
+            continue
         raise DataError(
-            f"{folder} is a folder without {MANIFEST}",
-            expected="files of pairs, or a folder that `largede-data pairs` wrote",
-            mend="name the files in it",
+            fault,
+            expected=f"the parts that {folder / manifest} names, as they were written",
+            mend="bring the folder back as it was or make it again; what was added, name by itself from another folder",
         )
-    return [folder / part["name"] for part in read_json_object(folder / MANIFEST)["parts"]]
+
+
+def pairs_in(folder: Path) -> list[Path]:
+    """The files directly in a folder that hold pairs by their names, in the order of these."""
+    return sorted(path for path in folder.iterdir() if path.name.endswith(SUFFIXES) and not path.name.startswith("."))
 
 
 def _lines(pairs: Iterable[Pair], dropped: Dropped) -> Iterator[bytes]:

@@ -29,9 +29,9 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from data_tools.docstrings import Mined, Pair, mine_file
-from data_tools.processes import processors
 from largede.errors import DataError
 from largede.files import refuse_existing, write_text, writing_folder
+from largede.processors import processors
 from largede.text import text_key
 
 STANDARD_LIBRARY = "python"

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from data_tools.inputs import Content
-from data_tools.processes import processors
 from data_tools.wording import counted
 from largede.errors import DataError
+from largede.processors import processors
 from largede.streams.index import FORMAT, VERSION, ShardIndex
 from largede.streams.pair import Pair
 

@@ -14,11 +14,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_tools.processes import in_processes, processors
+from data_tools.processes import in_processes
 from data_tools.progress import ByteProgress
 from data_tools.sound_pairs import all_sound, pair_problem
 from data_tools.wording import counted
 from largede.errors import DataError
+from largede.processors import processors
 from largede.streams.block import DamagedBlock, checksum, decode_block
 from largede.streams.index import Shard, ShardIndex
 from largede.streams.pair import Pair

@@ -4,11 +4,11 @@ Nothing heavy is imported before a verb runs: `largede --help` needs neither tor
 """
 
 import argparse
-import os
 from pathlib import Path
 from typing import NoReturn
 
 from largede.errors import RecipeError
+from largede.processors import processors
 from largede.verbs import Verb, enter, positive, run_verbs
 
 
@@ -105,7 +105,7 @@ def add_bm25_flags(parser: argparse.ArgumentParser) -> None:
     _add_data_flags(parser)
     parser.add_argument("--k1", type=float, default=0.9)
     parser.add_argument("--b", type=float, default=0.4)
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=processors())
 
 
 def run_bm25(args: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ from largede.config.recipe import Recipe
 from largede.errors import MachineError, TrainingError
 from largede.evaluation.stages import run_stage
 from largede.files import fingerprint_of, sha256_file
+from largede.processors import processors
 
 CALIBRATION_STEPS = 12
 CORPUS_SEED = 1
@@ -73,7 +74,7 @@ def quickstart(out: Path, minutes: float, overrides: Sequence[str] = ()) -> Path
     import torch
 
     has_gpu = torch.cuda.is_available()
-    ranks = torch.cuda.device_count() if has_gpu else min(2, len(os.sched_getaffinity(0)))
+    ranks = torch.cuda.device_count() if has_gpu else min(2, processors())
     job = Quickstart(out, minutes, ranks, has_gpu, tuple(overrides))
     refuse_bad_minutes(minutes)
     out.mkdir(parents=True, exist_ok=True)

@@ -25,10 +25,10 @@ from datatrove.utils.logging import logger
 
 from data_tools.pipelines.watch import watched
 from data_tools.pipelines.work import Stage, Work, sharing
-from data_tools.processes import processors
 from data_tools.work import leave_with_parent
 from largede.errors import DataError, MachineError
 from largede.files import read_json_object, write_json
+from largede.processors import processors
 
 
 class Executor(Protocol):

@@ -13,9 +13,10 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
+from data_tools.inputs import described, input_files
+from data_tools.parts import REPORT, demand_whole
 from data_tools.pipelines.executors import Executor
-from data_tools.pipelines.parts import find_parts, identity
-from data_tools.pipelines.report import REPORT, merged, write_report
+from data_tools.pipelines.report import merged, write_report
 from data_tools.pipelines.steps import Judge, ReadPart, WritePart, counts_path
 from data_tools.pipelines.work import Stage, Work, only_one_command
 from data_tools.wording import counted
@@ -74,12 +75,13 @@ def run_plan(plan: Plan, inputs: Sequence[Path], out: Path, executor: Executor) 
     """Bring `out` about, or find it there. Raises DataError for unusable inputs and for other work in the way."""
     started, message, done_now = time.monotonic(), None, False
     out = out.resolve()
-    parts = find_parts(inputs)
+    files = input_files([path.resolve() for path in inputs])
+    parts = [file.path for file in files]
     made_from = {
         "verb": plan.verb,
         "version": FORMAT_VERSION,
         "settings": plan.settings | {"skip_bad": plan.skip_bad},
-        "inputs": [identity(path) for path in [*parts, *plan.also_reads]],
+        "inputs": [file.to_dict() for file in [*files, *map(described, plan.also_reads)]],
     }
     work = Work(out.with_name(out.name + ".work"))
     present = _finished(out, made_from)
@@ -149,10 +151,7 @@ def _finished(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     report = read_json_object(out / REPORT)
     if report.get("made_from") != made_from:
         raise _in_the_way(f"{out} was made from other inputs or settings")
-    for part in report["parts"]:
-        path = out / part["name"]
-        if not path.is_file() or path.stat().st_size != part["bytes"]:
-            raise _in_the_way(f"{path} is missing or was changed")
+    demand_whole(out, REPORT, report["parts"])
     return report
 
 

@@ -5,12 +5,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from data_tools.parts import part_name
+from data_tools.parts import REPORT, part_name
 from data_tools.wording import counted
 from largede.evaluation.style import STYLE
 from largede.files import write_json, write_text
 
-REPORT = "report.json"
 _MARKDOWN_CHARACTERS = 300
 _OWN_STYLE = "td{white-space:normal}td:first-child{text-align:left}details dl{border:0;margin:0}"
 

@@ -12,6 +12,7 @@ from largede.config.recipe import EngineConfig, Recipe
 from largede.errors import MachineError
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
+from largede.processors import processors
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.deepspeed_settings import checked_settings
 from largede.training.optimizers import build_optimizer
@@ -72,7 +73,7 @@ def _prepare_cpu(engine: EngineConfig) -> None:
     # The shared-memory collective is a C++ operator built on first use; without a compiler it would end the run.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     local_ranks = ranks_on_this_host(int(os.environ["WORLD_SIZE"]))
-    torch.set_num_threads(engine.cpu_threads or max(1, len(os.sched_getaffinity(0)) // local_ranks))
+    torch.set_num_threads(engine.cpu_threads or max(1, processors() // local_ranks))
 
 
 def build_engine(model: DualEncoder, recipe: Recipe, optimizer_type: type[ZeroAdafactor] = ZeroAdafactor) -> Any:

@@ -16,7 +16,7 @@ from data_tools import make_pairs as make_pairs_module
 from data_tools.format import Format
 from data_tools.make_pairs import PairsSettings, make_pairs
 from data_tools.pairs import PairReader
-from data_tools.parts import pair_files
+from data_tools.parts import pairs_in
 from largede.errors import DataError, MachineError
 from largede.streams.pair import Pair
 
@@ -42,7 +42,7 @@ def parts(out: Path) -> dict[str, bytes]:
 
 
 def read(out: Path) -> list[Pair]:
-    return list(PairReader(pair_files([out])))
+    return list(PairReader(pairs_in(out)))
 
 
 def manifest(out: Path) -> dict[str, object]:

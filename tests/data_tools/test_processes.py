@@ -3,8 +3,9 @@ import os
 import pytest
 
 from data_tools.pipelines.executors import Local, Ray, executor_of
-from data_tools.processes import in_processes, processors
+from data_tools.processes import in_processes
 from data_tools.shard_settings import Machine
+from largede.processors import processors
 
 OPTIONS = {"workers": None, "memory_gib": 4, "tasks_per_job": 1}
 

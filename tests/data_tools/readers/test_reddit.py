@@ -9,7 +9,7 @@ import zstandard
 
 from data_tools.make_pairs import PairsResult, PairsSettings, make_pairs
 from data_tools.pairs import PairReader
-from data_tools.parts import pair_files
+from data_tools.parts import pairs_in
 from data_tools.readers.reddit import FORMAT, RedditOptions
 from largede.errors import DataError
 from largede.streams.pair import Pair
@@ -49,7 +49,7 @@ def run(
         (folder / name).write_bytes(frame.compress(jsonl(records)) + frame.flush())
     inputs = [folder / "RS_2015-01.zst", folder / "RC_2015-01.zst"]
     result = make_pairs(FORMAT, RedditOptions(**options), inputs, folder / "out", PairsSettings())
-    return result, list(PairReader(pair_files([folder / "out"])))
+    return result, list(PairReader(pairs_in(folder / "out")))
 
 
 def dropped(result: PairsResult) -> dict[str, int]:
@@ -142,7 +142,7 @@ def test_threads_are_joined_across_files_and_processes(tmp_path: Path) -> None:
     inputs = [tmp_path / name for name in names]
     for workers in (1, 2):
         make_pairs(FORMAT, RedditOptions(), inputs, tmp_path / f"out{workers}", PairsSettings(workers))
-    one, two = (list(PairReader(pair_files([tmp_path / f"out{workers}"]))) for workers in (1, 2))
+    one, two = (list(PairReader(pairs_in(tmp_path / f"out{workers}"))) for workers in (1, 2))
     assert one == two
     assert sorted((pair.query, pair.positive) for pair in one) == sorted(
         [(f"question number {i} about tea", f"reply number {i} about tea") for i in range(count)]

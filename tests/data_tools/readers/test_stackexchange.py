@@ -13,7 +13,7 @@ from beir_folder import shared_data
 
 from data_tools.make_pairs import PairsResult, PairsSettings, make_pairs
 from data_tools.pairs import PairReader
-from data_tools.parts import pair_files
+from data_tools.parts import pairs_in
 from data_tools.readers.stackexchange import FORMAT, StackExchangeOptions, site_of
 from largede.errors import DataError
 from largede.streams.pair import Pair
@@ -54,9 +54,7 @@ def run(folder: Path, rows: Sequence[str] = ROWS, **options: Any) -> tuple[Pairs
     """Of the site `beer`, in order of the answers' ids."""
     (folder / "beer.xml").write_bytes(document(rows))
     result = make_pairs(FORMAT, StackExchangeOptions(**options), [folder / "beer.xml"], folder / "out", PairsSettings())
-    return result, sorted(
-        PairReader(pair_files([folder / "out"])), key=lambda pair: int(pair.positive_id.split("/")[1])
-    )
+    return result, sorted(PairReader(pairs_in(folder / "out")), key=lambda pair: int(pair.positive_id.split("/")[1]))
 
 
 def dropped(result: PairsResult) -> dict[str, int]:
@@ -164,7 +162,7 @@ def test_archives_of_two_sites_give_what_the_plain_files_give(tmp_path: Path) ->
     plain = [tmp_path / "beer.xml", tmp_path / "wine.xml"]
     for name, inputs in (("packed", packed), ("plain", plain)):
         make_pairs(FORMAT, StackExchangeOptions(), inputs, tmp_path / name, PairsSettings(workers=2))
-    found = [list(PairReader(pair_files([tmp_path / name]))) for name in ("packed", "plain")]
+    found = [list(PairReader(pairs_in(tmp_path / name))) for name in ("packed", "plain")]
     assert found[0] == found[1] and sorted(pair.source for pair in found[0]) == ["beer", "beer", "wine"]
 
 
@@ -199,7 +197,7 @@ def test_one_site_twice_is_refused(tmp_path: Path) -> None:
 def test_real_dumps_pass(tmp_path: Path) -> None:
     inputs = [shared_data("dumps", f"{name}.xml") for name in ("ai", "beer", "coffee")]
     result = make_pairs(FORMAT, StackExchangeOptions(), inputs, tmp_path / "out", PairsSettings(workers=2))
-    found = list(PairReader(pair_files([tmp_path / "out"])))
+    found = list(PairReader(pairs_in(tmp_path / "out")))
     assert len(found) == result.manifest["pairs"] == 1222
     assert dropped(result) == {
         "neither question nor answer": 268,
