@@ -47,6 +47,17 @@ class Walk:
         return int(self.pieces[place]), offset - (int(self.ends[place - 1]) if place else 0)
 
 
+@dataclass(frozen=True, eq=False)
+class Stay:
+    """A lane's positions [first, end), all in one block, and the rows of that block in their order."""
+
+    first: int
+    end: int
+    shard: int
+    block: int
+    rows: NDArray[np.int64]
+
+
 class SourceLanes:
     """Where the pairs of one source lie, by number. Holds a number for each unit, and the shards its lanes are in."""
 
@@ -67,7 +78,7 @@ class SourceLanes:
         self.samples = sum(self.lane_samples)
         self._units_walked: dict[int, Walk] = {}
         self._blocks_walked: dict[int, tuple[int, Walk]] = {}
-        self._rows_walked: dict[int, tuple[int, int, NDArray[np.int64]]] = {}
+        self._stays: dict[int, Stay] = {}
 
     def rows(self, first: int, count: int, start: int, stop: int) -> NDArray[np.int64]:
         """Pairs `first` to `first + count - 1` sorted by lane; of those the ones in places [start, stop).
@@ -91,15 +102,29 @@ class SourceLanes:
         """Fill `found` with the pairs of a lane from `position` on, counted since the beginning."""
         done = 0
         while done < len(found):
-            epoch, offset = divmod(position, self.lane_samples[lane])
-            unit, offset = self._units_of(lane, epoch).find(offset)
-            block, offset = self._blocks_of(lane, epoch, unit).find(offset)
-            shard, inside = self._located(block)
-            size = int(self._block_sizes[shard][inside])
-            rows = self._rows_of(lane, epoch, block, size)[offset : offset + len(found) - done]
+            stay = self._stay(lane, position)
+            rows = stay.rows[position - stay.first :][: len(found) - done]
             piece = found[done : done + len(rows)]
-            piece[:, 0], piece[:, 1], piece[:, 2] = shard, inside, rows
+            piece[:, 0], piece[:, 1], piece[:, 2] = stay.shard, stay.block, rows
             position, done = position + len(rows), done + len(rows)
+
+    def _stay(self, lane: int, position: int) -> Stay:
+        # Kept, because a lane stays in a block for as many steps as the block has times the rows of one step.
+        stay = self._stays.get(lane)
+        if stay is None or not stay.first <= position < stay.end:
+            stay = self._stays[lane] = self._located(lane, position)
+        return stay
+
+    def _located(self, lane: int, position: int) -> Stay:
+        """The block that position `position` of the lane is in."""
+        epoch, offset = divmod(position, self.lane_samples[lane])
+        unit, offset = self._units_of(lane, epoch).find(offset)
+        block, offset = self._blocks_of(lane, epoch, unit).find(offset)
+        shard = int(np.searchsorted(self._first_block_of_shard, block, side="right")) - 1
+        inside = block - int(self._first_block_of_shard[shard])
+        size = int(self._block_sizes[shard][inside])
+        rows = permutation(size, "rows", self.seed, epoch, block)
+        return Stay(position - offset, position - offset + size, shard, inside, rows)
 
     def _units_of(self, lane: int, epoch: int) -> Walk:
         kept = self._units_walked.get(lane)
@@ -119,18 +144,6 @@ class SourceLanes:
             kept = Walk.shuffled(blocks, sizes, epoch, "blocks", self.seed)
             self._blocks_walked[lane] = unit, kept
         return kept
-
-    def _rows_of(self, lane: int, epoch: int, block: int, size: int) -> NDArray[np.int64]:
-        # Kept, because a lane stays in a block for as many steps as the block has times the rows of one step.
-        kept = self._rows_walked.get(lane)
-        if kept is None or kept[:2] != (epoch, block):
-            kept = self._rows_walked[lane] = epoch, block, permutation(size, "rows", self.seed, epoch, block)
-        return kept[2]
-
-    def _located(self, block: int) -> tuple[int, int]:
-        """The shard of a block of the source, and the block's number in it."""
-        shard = int(np.searchsorted(self._first_block_of_shard, block, side="right")) - 1
-        return shard, block - int(self._first_block_of_shard[shard])
 
     def _sizes_of_units(self, shard_samples: Sequence[int] | None) -> NDArray[np.int64]:
         if self._units_are_blocks:

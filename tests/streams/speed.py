@@ -12,7 +12,9 @@ All hand over the same pairs, in one run, stage upon stage:
 - padded, packed: the same, laid out in chunks of a token budget by largede's code.
 
 The rounds go through all of them in turn, so that a noisy neighbour meets all alike; a rate is that of the best round,
-beside it the spread. Everything runs in one process on one thread.
+beside it the spread. Everything runs in one process, which keeps to one processor: as a loader's worker does on a node
+whose processors all have one, and because pyarrow decodes Parquet on as many threads as it finds processors. With
+--free it may take them all.
 """
 
 import argparse
@@ -45,11 +47,14 @@ def main() -> None:
     parser.add_argument("--tokenizer", required=True)
     parser.add_argument("--count", type=int, default=40_000, help="pairs read for the first stage (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--free", action="store_true", help="do not keep to one processor")
     args = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     os.environ["HF_DATASETS_OFFLINE"] = "1"
     with tempfile.TemporaryDirectory() as folder:
         sources = prepare(args.pairs, Path(folder), args.count)
+        if not args.free:
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         measure_reading(Path(folder), args.count + MORE, args.rounds)
         measure(sources, args.tokenizer, args.count, args.rounds)
 
