@@ -34,7 +34,12 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
         "--fraction-seed", type=int, default=0, metavar="SEED", help="seed of that choice of queries (%(default)s)"
     )
     parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
-    parser.add_argument("--memory-gib", type=float, metavar="GIB", help="memory of all processes (1 for each); one shard is held at least")
+    parser.add_argument(
+        "--memory-gib",
+        type=float,
+        metavar="GIB",
+        help="memory of all processes (1 for each); one shard is held at least",
+    )
 
 
 def _run_shard(args: argparse.Namespace) -> None:
