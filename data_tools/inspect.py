@@ -19,7 +19,7 @@ from largede.processors import processors
 from largede.streams.index import ShardIndex
 from largede.streams.pair import Pair
 from largede.streams.places.copy import local_file
-from largede.streams.places.place import NotThere, Place
+from largede.streams.places.place import NotThere, Place, Unreadable
 from largede.streams.shuffle import permutation
 from largede.text import passage_text
 
@@ -97,7 +97,7 @@ def _sources(place: Place, found: Survey) -> Iterator[str]:
         with local_file(place, MADE_FROM, _MOST_RECORD_BYTES) as recorded:
             sources: Counter[str] = Counter(read_json_object(recorded)["sources"])
         where = "of all pairs"
-    except NotThere:
+    except (NotThere, Unreadable):
         sources, where = found.sources, "of those looked at"
     yield ""
     yield f"sources ({len(sources):,}, {where})"

@@ -57,7 +57,14 @@ def parts_of(folder: Path) -> list[Path] | None:
 def demand_whole(folder: Path, manifest: str, parts: Sequence[dict[str, Any]]) -> None:
     """Raise DataError unless `folder` holds the parts as its manifest describes them, and no other file of pairs."""
     present = {path.name: path.stat().st_size for path in pairs_in(folder)}
-    named = {part["name"]: part["bytes"] for part in parts}
+    try:
+        named = {str(part["name"]): int(part["bytes"]) for part in parts}
+    except (KeyError, TypeError, ValueError):
+        raise DataError(
+            f"{folder / manifest} does not give name and bytes of every part",
+            expected="the file as `largede-data` wrote it",
+            mend="make the folder again; if that file is none of largede's, move it elsewhere",
+        ) from None
     for name in sorted(named.keys() | present.keys()):
         if name not in present:
             fault = f"{folder / name} is missing"

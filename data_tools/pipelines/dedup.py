@@ -30,7 +30,7 @@ from data_tools.pairs import lines_of, parse_pair
 from data_tools.pipelines.clusters import Limits, Places, Sketches, first_of_cluster, similar_to_first
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
-from data_tools.pipelines.words import Hashes, mixed, run_hashes, text_hash, words
+from data_tools.pipelines.words import Hashes, mixed, plain, run_hashes, text_hash, words
 from data_tools.pipelines.work import Stage
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, writing
@@ -124,7 +124,7 @@ class MinHash:
         minima, exact = np.empty(shape, np.uint64), np.empty((len(pairs), 2), np.uint64)
         for row, pair in enumerate(pairs):
             sides = pair.query, passage_text(pair.title, pair.positive)
-            exact[row] = [text_hash(side) for side in sides]
+            exact[row] = [text_hash(plain(side)) for side in sides]
             of_query, of_passage = shingles(*sides, self.settings)
             minima[row, :, :query] = _least(of_query, *self._query)
             minima[row, :, query:] = _least(of_passage, *self._passage)
@@ -152,7 +152,7 @@ def _shingles(text: str, length: int, whole_below: int) -> Hashes:
     if len(found) >= whole_below:
         return run_hashes(found, length)
     # Nothing but signs: all of them count.
-    return np.array([text_hash(text.strip(_END_SIGNS) if found else text)], np.uint64)
+    return np.array([text_hash(plain(text).strip(_END_SIGNS) if found else plain(text))], np.uint64)
 
 
 def _least(shingles: Hashes, factors: Hashes, terms: Hashes) -> Hashes:

@@ -87,9 +87,13 @@ def run_at(number: int, words_in_all: int, lengths: Sequence[int]) -> tuple[int,
     raise IndexError(number)
 
 
-def text_hash(text: str) -> int:
-    """A hash of the text folded, with any white space as one space; punctuation counts."""
-    return xxhash.xxh3_64_intdigest(" ".join(folded(text).split()).encode(errors="surrogatepass"))
+def plain(text: str) -> str:
+    """The text folded, with any white space as one space: equal for exact duplicates."""
+    return " ".join(folded(text).split())
+
+
+def text_hash(plain_text: str) -> int:
+    return xxhash.xxh3_64_intdigest(plain_text.encode(errors="surrogatepass"))
 
 
 def run_hashes_plain(found: list[str], length: int) -> list[int]:

@@ -30,8 +30,12 @@ _INLINE = (
     # Twice: bold within italics and the reverse.
     (re.compile(r"(\*{1,3}|~~)(?=[^\s*~])([^*~]+)(?<=\S)\1"), r"\2"),
     (re.compile(r"(?<!\w)(_{1,2})([^_]+)\1(?!\w)"), r"\2"),
-    (re.compile(r"\^\(([^()]*)\)"), r"\1"),
-    (re.compile(r"(?<=\S)\^+(?=[^\s^])"), " "),
+    # Superscript: small print, or an exponent, which keeps its sign: 2^10, x^(n+1).
+    (re.compile(r"(?<![\w)\]}^])\^+\(([^()]*)\)"), r"\1"),
+    (re.compile(r"(?<=[^\W\d_]{2})\^\(([^()]*)\)"), r" \1"),
+    (re.compile(r"(?<!\^)\^{2,}+(?=\S)"), " "),
+    (re.compile(r"(?<=[^\W\d_]{2})\^(?=[^\W\d_])"), " "),
+    (re.compile(r"(?<![\w)\]}^])\^(?=[^\W_])"), ""),
 )
 
 

@@ -115,7 +115,14 @@ class ShardIndex:
 
     def file_problems(self, shards: Sequence[Shard]) -> dict[str, str]:
         """What is wrong with those shards' files as their place lists them, by name; no entry: nothing that shows."""
-        sizes = self.place.sizes([shard.name for shard in shards])
+        try:
+            sizes = self.place.sizes([shard.name for shard in shards])
+        except Unreadable as problem:
+            raise DataError(
+                f"{self.place}: the sizes of its shards cannot be had: {problem}",
+                expected="a place that answers",
+                mend="check the address and the connection, and give the same command again",
+            ) from None
         if sizes is None:
             return {}
         wrong = {shard.name: sizes.get(shard.name) for shard in shards if sizes.get(shard.name) != shard.bytes}

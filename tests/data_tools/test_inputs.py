@@ -92,6 +92,13 @@ def test_a_second_run_does_not_take_a_folder_without_a_part_for_finished(
     assert "part-00002.jsonl.zst is missing" in capsys.readouterr().err
 
 
+def test_a_manifest_of_another_shape_is_refused(tmp_path: Path) -> None:
+    for parts in ([{"name": "a.jsonl"}], ["a.jsonl"], [{"name": "a.jsonl", "bytes": "many"}]):
+        (tmp_path / "pairs.json").write_text(json.dumps({"parts": parts}))
+        with pytest.raises(DataError, match="pairs.json does not give name and bytes of every part"):
+            input_files([tmp_path])
+
+
 def test_a_report_that_names_no_parts_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "report.json").write_text('{"figures": {}}')
     (tmp_path / "a.jsonl").write_text("{}\n")

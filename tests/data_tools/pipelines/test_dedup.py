@@ -86,6 +86,8 @@ def test_exact_duplicates_differ_in_case_white_space_and_compatibility_forms_alo
         {"query": "is x < 5 in CPU TIME", "positive": "yes \N{BEER MUG}"},
     ]
     assert deduplicated(tmp_path / "a", [pairs[:2]], DedupSettings())["removed"] == {"exact duplicate": 1}
+    wide = [{**pairs[0], "query": "is x < 5 in CPU time\N{FULLWIDTH QUESTION MARK}"}, pairs[1]]
+    assert deduplicated(tmp_path / "wide", [wide], DedupSettings())["removed"] == {"exact duplicate": 1}
     # Signs at the end are what a near duplicate may differ in.
     assert deduplicated(tmp_path / "b", [pairs[1:]], DedupSettings())["removed"] == {"near duplicate": 1}
     assert deduplicated(tmp_path / "c", [pairs[1:]], DedupSettings(bands=0))["removed"] == {}

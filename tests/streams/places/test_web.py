@@ -130,6 +130,13 @@ def test_all_missing_shards_are_named_at_the_start(place: Place, server: Served)
     assert raised.value.given == f"{address}/shard-00001.tar is missing; {address}/shard-00004.tar is missing"
 
 
+@pytest.mark.parametrize("fault", ["cut_answers", "fail_every"])
+def test_a_place_that_does_not_tell_the_sizes_is_an_error_of_the_data(place: Place, server: Served, fault: str) -> None:
+    setattr(server.faults, fault, 1)
+    with pytest.raises(DataError, match="the sizes of its shards cannot be had"):
+        batches(place)
+
+
 def test_a_shard_that_disappears_is_asked_for_again_and_then_named(
     place: Place, local: ShardIndex, server: Served
 ) -> None:
