@@ -25,10 +25,11 @@ from largede.streams.index import Shard, ShardIndex
 from largede.streams.pair import Pair
 from largede.streams.places.copy import local_file
 from largede.streams.places.local import LocalPlace
-from largede.streams.places.place import NotThere, Place, Unreadable
+from largede.streams.places.place import NotThere, Place, Unanswered, Unreadable
 
 _PROCESS_BYTES = 1 << 27
 # Of shards; less is checked before another process has started.
+_MOST_UNANSWERED = 3
 _MOST_LINES = 5
 """Damaged blocks, and damaged pairs of a block, that are named one by one."""
 
@@ -39,6 +40,8 @@ class ShardReport:
 
     problems: tuple[str, ...]
     lost_pairs: int
+    unanswered: bool = False
+    """The place did not hand the shard over, however often it was asked."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +66,8 @@ class Verdict:
 def verify(place: Place | Path, workers: int | None = None, quick: bool = False) -> Verdict:
     """Check all shards of a place in `workers` processes (None: one for each processor, fewer for little).
 
-    `quick` looks at the index and at the sizes of the files alone. Raises DataError when the index cannot be used, and
-    for a quick look at a place that cannot tell sizes.
+    `quick` looks at the index and at the sizes of the files alone. Raises DataError when the index cannot be used, when
+    a place does not answer at several shards in a row, and for a quick look at one that cannot tell sizes.
     """
     index = ShardIndex.read(place)
     if quick:
@@ -77,13 +80,25 @@ def verify(place: Place | Path, workers: int | None = None, quick: bool = False)
         with ByteProgress("checking", index.bytes, lambda: checked[0]):
             for shard, report in zip(index.shards, in_processes(check, index.shards, workers), strict=True):
                 reports.append(report)
+                _demand_answers(index, reports)
                 checked[0] += shard.bytes
     problems = [problem for report in reports for problem in report.problems]
     return Verdict(index, (*problems, *_strangers(index)), sum(report.lost_pairs for report in reports))
 
 
+def _demand_answers(index: ShardIndex, reports: Sequence[ShardReport]) -> None:
+    """A place that is away is asked for a minute at each of its shards, and none of them is damaged for that."""
+    last = reports[-_MOST_UNANSWERED:]
+    if len(last) == _MOST_UNANSWERED and all(report.unanswered for report in last):
+        raise DataError(
+            f"{index.place} did not answer at {_MOST_UNANSWERED} shards in a row: {last[-1].problems[0]}",
+            expected="a place that answers",
+            mend="check the connection and give the same command again",
+        )
+
+
 def _quick_reports(index: ShardIndex) -> Iterator[ShardReport]:
-    sizes = index.place.sizes([shard.name for shard in index.shards])
+    sizes = index.file_sizes(index.shards)
     if sizes is None:
         raise DataError(
             f"{index.place} cannot tell how long its files are",
@@ -120,7 +135,8 @@ def shard_report(place: Place, shard: Shard) -> ShardReport:
     except NotThere:
         return _missing(shard)
     except Unreadable as problem:
-        return ShardReport((f"{shard.name} {problem}: {counted(shard.samples, 'pair')}",), shard.samples)
+        said = f"{shard.name} {problem}: {counted(shard.samples, 'pair')}"
+        return ShardReport((said,), shard.samples, unanswered=isinstance(problem, Unanswered))
     except OSError as error:
         return ShardReport(
             (f"{shard.name} cannot be read ({error.strerror}): {counted(shard.samples, 'pair')}",), shard.samples

@@ -113,16 +113,20 @@ class ShardIndex:
         assert isinstance(self.place, LocalPlace)
         return self.place.folder
 
-    def file_problems(self, shards: Sequence[Shard]) -> dict[str, str]:
-        """What is wrong with those shards' files as their place lists them, by name; no entry: nothing that shows."""
+    def file_sizes(self, shards: Sequence[Shard]) -> dict[str, int] | None:
+        """Bytes of those shards' files that are there; None when the place cannot say. Raises DataError."""
         try:
-            sizes = self.place.sizes([shard.name for shard in shards])
+            return self.place.sizes([shard.name for shard in shards])
         except Unreadable as problem:
             raise DataError(
                 f"{self.place}: the sizes of its shards cannot be had: {problem}",
                 expected="a place that answers",
                 mend="check the address and the connection, and give the same command again",
             ) from None
+
+    def file_problems(self, shards: Sequence[Shard]) -> dict[str, str]:
+        """What is wrong with those shards' files as their place lists them, by name; no entry: nothing that shows."""
+        sizes = self.file_sizes(shards)
         if sizes is None:
             return {}
         wrong = {shard.name: sizes.get(shard.name) for shard in shards if sizes.get(shard.name) != shard.bytes}

@@ -9,6 +9,7 @@ from shard_sets import flip_byte, make_shards
 
 from data_tools.cli import main
 from largede.streams.index import ShardIndex
+from largede.streams.places import patience
 
 
 @pytest.fixture
@@ -54,6 +55,20 @@ def test_a_command_needs_the_flag(tmp_path: Path, verb: str, capsys: pytest.Capt
     assert main([verb, f"pipe:touch {tmp_path}/ran; cat {{name}}"]) == 2
     assert "--allow-pipe" in capsys.readouterr().err
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_place_that_is_away_is_not_damaged(
+    index: ShardIndex, server: Served, quick: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.001)
+    address = server.begin_anew(index.folder)
+    server.faults.fail_every = 1
+    assert main(["verify", address, "--workers", "1", *["--quick"] * quick]) == 2
+    said = capsys.readouterr().err
+    assert "status 503" in said and "check the" in said
+    assert "is damaged" not in said
+    assert quick or server.asked <= 3 * patience.ATTEMPTS < len(index.shards) * patience.ATTEMPTS
 
 
 def test_a_command_cannot_tell_sizes(index: ShardIndex, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,9 @@ def made_pairs(part: int, passage_words: int) -> Iterator[dict[str, Any]]:
 
 def peak_mib(verb: str, times: int, folder: Path) -> float:
     """Of a process that does the work alone, on `times` as many parts as the small input has."""
-    pairs = write_parts(folder / f"pairs-{times}", (made_pairs(part, WORDS[verb]) for part in range(times * PARTS)))
+    parts = [made_pairs(part, WORDS[verb]) for part in range(times * PARTS)]
+    # A pipeline reads part by part; `shard` is to be bounded whatever the length of a file.
+    pairs = write_parts(folder / f"pairs-{times}", [chain(*parts)] if verb == "shard" else parts)
     flags = [str(folder / "beir") if flag == "BEIR" else flag for flag in FLAGS[verb]]
     command = [verb, str(pairs), "--out", str(folder / f"out-{times}"), "--workers", "1", *flags]
     done = subprocess.run([sys.executable, "-c", _MEASURED, *command], capture_output=True, text=True)

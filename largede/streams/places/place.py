@@ -30,6 +30,10 @@ class Unreadable(Exception):
     """These bytes cannot be had, although the file is there; the message says how that shows."""
 
 
+class Unanswered(Unreadable):
+    """The place failed at every attempt; other bytes of it may not be had either."""
+
+
 class Place(ABC):
     """A folder of shards somewhere. It travels to other processes, which open their own files and connections.
 
@@ -94,7 +98,7 @@ class Place(ABC):
         except NotThere:
             raise
         except Passing as failure:
-            raise Unreadable(f"cannot be read ({failure})") from None
+            raise Unanswered(f"cannot be read ({failure})") from None
 
 
 def is_plain_name(name: str) -> bool:
