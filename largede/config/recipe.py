@@ -130,7 +130,9 @@ class DataConfig:
     query_prefix: str = setting("", "Text put before every query.")
     passage_prefix: str = setting("", "Text put before every passage.")
     damaged_blocks: int = setting(
-        0, "Damaged blocks of a source that may be skipped before the run stops, all shards together."
+        0,
+        "Damaged blocks of a source that may be skipped before the run stops, all shards together; counted anew when "
+        "the run is started again.",
     )
 
     def __post_init__(self) -> None:

@@ -134,8 +134,9 @@ class Monitor:
         counts = dict(zip(self.by_source, map(SourceCounts._make, sum_over_ranks(own).tolist()), strict=True))
         rows = {f"data/rows/{name}": count.pairs for name, count in counts.items()}
         cut = {
-            f"data/cut_texts_percent/{name}": 100 * count.cut_texts / max(1, count.texts)
+            f"data/cut_texts_percent/{name}": 100 * count.cut_texts / count.texts
             for name, count in counts.items()
+            if count.texts
         }
         return {**rows, **cut}
 

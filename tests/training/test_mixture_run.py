@@ -127,6 +127,9 @@ def test_rows_texts_and_passes_are_shown_by_source(answer: dict[str, Figures]) -
 def test_batches_of_one_source_are_taken_in_turn(answer: dict[str, Figures]) -> None:
     rows = [(figures["data/rows/forum"], figures["data/rows/search"]) for figures in answer["single"]]
     assert sorted(rows) == [(0, 16), (16, 0), (16, 0), (16, 0), (16, 0)]
+    for figures in answer["single"]:
+        for name in ("forum", "search"):
+            assert (f"data/cut_texts_percent/{name}" in figures) == (figures[f"data/rows/{name}"] > 0)
 
 
 def test_a_mixture_goes_on_exactly_from_elsewhere_and_with_other_workers(answer: dict[str, Figures]) -> None:

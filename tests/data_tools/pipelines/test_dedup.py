@@ -1,5 +1,6 @@
 import json
 import random
+import unicodedata
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from data_tools.pipelines.clusters import (
     similar_to_first,
 )
 from data_tools.pipelines.dedup import DedupSettings, FindMatches, MinHash, dedup_plan, shingles
-from data_tools.pipelines.words import run_hashes, words
+from data_tools.pipelines.words import plain, run_hashes, words
 from largede.errors import DataError
 from largede.streams.pair import Pair
 from largede.text import passage_text
@@ -91,6 +92,24 @@ def test_exact_duplicates_differ_in_case_white_space_and_compatibility_forms_alo
     # Signs at the end are what a near duplicate may differ in.
     assert deduplicated(tmp_path / "b", [pairs[1:]], DedupSettings())["removed"] == {"near duplicate": 1}
     assert deduplicated(tmp_path / "c", [pairs[1:]], DedupSettings(bands=0))["removed"] == {}
+
+
+# Wide and narrow signs, ligatures, letters whose case has more letters, marks, white space of several kinds.
+ODD = "aZ1.?!,;:… \t\n\u00a0\u3000？！：．，；。ﬁßİıſΣς½Ⅷｱｶﾞ\u0301é上はé"
+
+
+@given(st.text(ODD, max_size=80), st.sampled_from(["upper", "lower", "NFKC", "NFD", "spaces"]))
+def test_exact_duplicates_are_compared_by_the_same_shingles(text: str, change: str) -> None:
+    if change == "spaces":
+        other = "\n".join(text.split())
+    else:
+        other = unicodedata.normalize(change, text) if change.startswith("N") else getattr(text, change)()
+    if plain(text) == plain(other):
+        assert words(text) == words(other)
+        for short in (1, 5):
+            settings = DedupSettings(whole_query_words=short, whole_passage_words=short)
+            for one, two in zip(shingles(text, text, settings), shingles(other, other, settings), strict=True):
+                assert np.array_equal(one, two)
 
 
 def test_template_questions_about_other_things_are_other_pairs(tmp_path: Path) -> None:
