@@ -110,8 +110,8 @@ def _plan(files: Sequence[InputFile], settings: ShardSettings, workers: int) -> 
     }
 
 
-def _essence(plan: dict[str, Any]) -> list[Any]:
-    return [plan["inputs"], plan["settings"]]
+def _essence(plan: dict[str, Any]) -> dict[str, Any]:
+    return {key: plan[key] for key in ("inputs", "settings")}
 
 
 def _forget_changed(work: Path, tasks: Sequence[BatchTask]) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -87,6 +88,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
     return int(text)
+
+
+def finite(text: str) -> float:
+    """A flag's value that measures something: any number but nan and the infinities."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
 
 
 def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argparse.ArgumentParser:

@@ -16,6 +16,7 @@ from datatrove.pipeline.base import PipelineStep
 
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.overlap import PASSAGE, QUERY, BenchmarkText, OverlapIndex, RunLengths, write_index
+from data_tools.pipelines.ranges import demand
 from data_tools.pipelines.steps import Drop, Judge
 from data_tools.pipelines.words import words
 from data_tools.pipelines.work import Stage
@@ -43,10 +44,7 @@ class DecontaminateSettings:
     split: str = "test"
 
     def __post_init__(self) -> None:
-        for name in ("ngram", "shortest_run", "shortest_query"):
-            if getattr(self, name) < 2:
-                flag = "--" + name.replace("_", "-")
-                raise DataError(f"{flag} {getattr(self, name)}", expected="2 words or more", mend=f"raise {flag}")
+        demand(self, ["ngram", "shortest_run", "shortest_query"], lambda count: count >= 2, "2 words or more")
 
 
 def decontaminate_plan(against: Sequence[Path], settings: DecontaminateSettings, skip_bad: int = 0) -> Plan:

@@ -29,10 +29,10 @@ from datatrove.pipeline.base import PipelineStep
 from data_tools.pairs import lines_of, parse_pair
 from data_tools.pipelines.clusters import Limits, Places, Sketches, first_of_cluster, similar_to_first
 from data_tools.pipelines.job import Plan
+from data_tools.pipelines.ranges import demand
 from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
 from data_tools.pipelines.words import Hashes, mixed, plain, run_hashes, text_hash, words
 from data_tools.pipelines.work import Stage
-from largede.errors import DataError
 from largede.files import read_json_object, write_json, writing
 from largede.streams.pair import Pair
 from largede.text import passage_text
@@ -70,18 +70,10 @@ class DedupSettings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("bands", 0), ("query_hashes", 1), ("passage_hashes", 1),
-                            ("query_ngram", 1), ("passage_ngram", 1),
-                            ("whole_query_words", 1), ("whole_passage_words", 1)):  # fmt: skip
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise DataError(f"--{flag} {getattr(self, name)}", expected=f"{least} or more", mend=f"raise --{flag}")
-        for name in ("query_similarity", "passage_similarity"):
-            if not 0 < getattr(self, name) <= 1:
-                flag = name.replace("_", "-")
-                raise DataError(
-                    f"--{flag} {getattr(self, name)}", expected="above 0, at most 1", mend=f"change --{flag}"
-                )
+        counts = ("query_hashes", "passage_hashes", "query_ngram", "passage_ngram")
+        demand(self, ["bands"], lambda bands: bands >= 0, "0 or more")
+        demand(self, [*counts, "whole_query_words", "whole_passage_words"], lambda count: count >= 1, "1 or more")
+        demand(self, ["query_similarity", "passage_similarity"], lambda x: 0 < x <= 1, "above 0, at most 1")
 
 
 def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:

@@ -37,6 +37,9 @@ class Work:
         marks = self.logs(stage) / "completions"
         return [rank for rank in range(stage.tasks) if not (marks / f"{rank:05d}").exists()]
 
+    def has_finished_tasks(self) -> bool:
+        return any(self.folder.glob("logs/*/completions/*"))
+
 
 @contextlib.contextmanager
 def sharing(lock: Path) -> Iterator[None]:
