@@ -26,7 +26,8 @@ import numpy.typing as npt
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_tools.pairs import lines_of, parse_pair
+from data_tools.inputs import InputFile
+from data_tools.pairs import numbered_lines, parse_pair
 from data_tools.pipelines.clusters import Limits, Places, Sketches, first_of_cluster, similar_to_first
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.ranges import demand
@@ -82,7 +83,7 @@ def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:
     )
 
 
-def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[Path]) -> list[Stage]:
+def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[InputFile]) -> list[Stage]:
     signatures, matches, removals, sketches = (
         work / name for name in ("signatures", "matches", "removals", "sketches")
     )
@@ -333,7 +334,7 @@ class Listed(Judge):
         return Drop(kind) if kind else None
 
 
-def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
+def _facts(work: Path, parts: list[InputFile]) -> dict[str, Any]:
     """Clusters and, for each kind of duplicate, examples beside the pair that stays for them."""
     found = read_json_object(work / "removals" / "clusters.json")
     wanted = {place for example in found["examples"] for place in (example["removed"], example["kept"])}
@@ -349,13 +350,13 @@ def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
     }
 
 
-def _pairs_at(places: set[int], parts: list[Path]) -> dict[int, Pair]:
+def _pairs_at(places: set[int], parts: list[InputFile]) -> dict[int, Pair]:
     """The pairs of some rows; a part is read up to the last row that is wanted of it."""
     found: dict[int, Pair] = {}
     for part in sorted({place >> 32 for place in places}):
         rows = {place & (2**32 - 1) for place in places if place >> 32 == part}
-        lines = (line for line in lines_of(parts[part]) if not line.isspace())
-        for row, line in enumerate(islice(lines, max(rows) + 1)):
+        path = parts[part].path
+        for row, (number, line) in enumerate(islice(numbered_lines(path), max(rows) + 1)):
             if row in rows:
-                found[part << 32 | row] = parse_pair(line, f"{parts[part]} row {row}")
+                found[part << 32 | row] = parse_pair(line, f"{path} line {number}")
     return found

@@ -14,7 +14,7 @@ from typing import Any
 from datatrove.pipeline.base import PipelineStep
 
 from data_tools.differences import differences
-from data_tools.inputs import described, input_files
+from data_tools.inputs import InputFile, described, input_files
 from data_tools.parts import REPORT, demand_whole
 from data_tools.pipelines.executors import Executor
 from data_tools.pipelines.report import merged, write_report
@@ -29,11 +29,11 @@ _MADE_FROM = "made_from.json"
 _NOTHING_KEPT = "nothing_kept.json"
 
 
-def _no_stages(work: Path, parts: list[Path]) -> list[Stage]:
+def _no_stages(work: Path, parts: list[InputFile]) -> list[Stage]:
     return []
 
 
-def _no_facts(work: Path, parts: list[Path]) -> dict[str, Any]:
+def _no_facts(work: Path, parts: list[InputFile]) -> dict[str, Any]:
     return {}
 
 
@@ -48,8 +48,8 @@ class Plan:
     verb: str
     settings: dict[str, Any]
     judges: Callable[[Path], list[Judge]]
-    before: Callable[[Path, list[Path]], list[Stage]] = _no_stages
-    facts: Callable[[Path, list[Path]], dict[str, Any]] = _no_facts
+    before: Callable[[Path, list[InputFile]], list[Stage]] = _no_stages
+    facts: Callable[[Path, list[InputFile]], dict[str, Any]] = _no_facts
     also_reads: Sequence[Path] = ()
     skip_bad: int = 0
 
@@ -82,13 +82,12 @@ def run_plan(plan: Plan, inputs: Sequence[Path], out: Path, executor: Executor) 
     """
     started, message, done_now = time.monotonic(), None, False
     out = out.resolve()
-    files = input_files([path.resolve() for path in inputs])
-    parts = [file.path for file in files]
+    parts = input_files([path.resolve() for path in inputs])
     made_from = {
         "verb": plan.verb,
         "version": FORMAT_VERSION,
         "settings": plan.settings | {"skip_bad": plan.skip_bad},
-        "inputs": [file.to_dict() for file in [*files, *map(described, plan.also_reads)]],
+        "inputs": [file.to_dict() for file in [*parts, *map(described, plan.also_reads)]],
     }
     work = Work(out.with_name(out.name + ".work"))
     present = _finished(out, made_from)
@@ -121,7 +120,7 @@ def _carry_out(work: Work, made_from: dict[str, Any], executor: Executor, stages
     return message
 
 
-def stages_of(plan: Plan, parts: list[Path], work: Work, out: Path) -> list[Stage]:
+def stages_of(plan: Plan, parts: list[InputFile], work: Work, out: Path) -> list[Stage]:
     """The one definition that every executor runs."""
     folder = work.folder
     steps = [
@@ -138,7 +137,7 @@ class Collect(PipelineStep):
 
     type, name = "collect", "counts and parts"
 
-    def __init__(self, plan: Plan, parts: list[Path], work: Path, out: Path) -> None:
+    def __init__(self, plan: Plan, parts: list[InputFile], work: Path, out: Path) -> None:
         super().__init__()
         self.parts = parts
         self.work = work
@@ -170,7 +169,9 @@ def _finished(out: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
     if not (out / REPORT).is_file():
         raise _in_the_way(f"{out} is there and holds no {REPORT}")
     report = read_json_object(out / REPORT)
-    _demand_same(report.get("made_from", {}), made_from, f"{out} was made")
+    if "made_from" not in report:
+        raise _in_the_way(f"{out / REPORT} does not say what {out} was made from")
+    _demand_same(report["made_from"], made_from, f"{out} was made")
     demand_whole(out, REPORT, report["parts"])
     return report
 
@@ -191,15 +192,17 @@ def _open_work(work: Work, made_from: dict[str, Any]) -> None:
 
 
 def _demand_same(before: dict[str, Any], now: dict[str, Any], what: str) -> None:
-    if _essence(before) != _essence(now):
-        differing = differences(_essence(before), _essence(now))
-        raise _in_the_way(f"{what} from other inputs or settings: {differing}")
+    old, new = _essence(before), _essence(now)
+    if old["skip_bad"] < new["skip_bad"]:
+        old["skip_bad"] = new["skip_bad"]  # what was written under the lower limit is within the higher one
+    if old != new:
+        raise _in_the_way(f"{what} from other inputs or settings: {differences(old, new)}")
 
 
 def _essence(made_from: dict[str, Any]) -> dict[str, Any]:
     """What the results come of. An input is known by its name without folder, its size and its time of change."""
-    inputs = [entry | {"name": Path(entry["name"]).name} for entry in made_from.get("inputs", [])]
-    return made_from | {"inputs": inputs}
+    inputs = [entry | {"name": Path(entry["name"]).name} for entry in made_from["inputs"]]
+    return {"verb": made_from["verb"], "version": made_from["version"], "inputs": inputs} | made_from["settings"]
 
 
 def _demand_kept(work: Work) -> None:

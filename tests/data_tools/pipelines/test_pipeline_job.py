@@ -99,6 +99,15 @@ def test_changed_inputs_are_refused_and_named_when_unfinished(pairs: Path, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+def test_the_limit_of_bad_lines_may_be_raised_not_lowered(tmp_path: Path) -> None:
+    broken = write_parts(tmp_path / "broken", [[pair(1)], [{"query": "no passage"}]])
+    with pytest.raises(DataError, match="has no positive"):
+        run_here(PLAN, broken, tmp_path / "out")
+    assert run_here(filter_plan(FilterSettings(), skip_bad=1), broken, tmp_path / "out").done_now
+    with pytest.raises(DataError, match="other inputs or settings: skip_bad is 0, not 1"):
+        run_here(PLAN, broken, tmp_path / "out")
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_after_a_failure_with_nothing_finished_another_command_is_taken(
     pairs: Path, tmp_path: Path, workers: int
