@@ -9,6 +9,7 @@ from typing import Any
 from data_tools.format import Format, add_option_flags, options_from
 from data_tools.pipelines.verbs import PIPELINE_VERBS
 from data_tools.readers import FORMATS
+from data_tools.termination import raising_on_sigterm
 from largede.verbs import Verb, finite, positive, run_verbs
 
 
@@ -235,7 +236,8 @@ VERBS: tuple[Verb, ...] = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_verbs("largede-data", "Raw text into pairs, pairs into shards.", VERBS, argv)
+    with raising_on_sigterm():
+        return run_verbs("largede-data", "Raw text into pairs, pairs into shards.", VERBS, argv)
 
 
 if __name__ == "__main__":

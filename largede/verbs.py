@@ -13,6 +13,10 @@ from largede import __version__
 from largede.errors import LargedeError, MachineError
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, where a program has it raised."""
+
+
 @dataclass(frozen=True)
 class Verb:
     """One subcommand: a line for the overview, an example for its own help, its flags, and what it does.
@@ -29,7 +33,10 @@ class Verb:
 
 
 def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[str] | None = None) -> int:
-    """Run one verb. Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted."""
+    """Run one verb.
+
+    Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted; 143: terminated.
+    """
     parser = build_parser(program, description, verbs)
     args, settings = parser.parse_known_args(argv)
     if settings and not args.takes_settings:
@@ -53,6 +60,9 @@ def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[
         )
         print(f"{program} {args.verb}: {problem}", file=sys.stderr)
         return 2
+    except Terminated:
+        print(f"{program} {args.verb}: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(f"{program} {args.verb}: interrupted", file=sys.stderr)
         return 130
