@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from data_tools.termination import sigterm_held
 from data_tools.work import leave_with_parent
 from largede.errors import MachineError
 
@@ -22,7 +23,9 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item], work
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=leave_with_parent) as pool:
         try:
-            yield from pool.map(function, items)
+            with sigterm_held():
+                results = pool.map(function, items)
+            yield from results
         except BrokenProcessPool:
             raise MachineError(
                 "a process was killed", expected="enough memory for all processes", mend="use fewer --workers"

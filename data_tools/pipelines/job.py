@@ -154,8 +154,11 @@ class Collect(PipelineStep):
             # Wherever this task runs, it is for the command to say so and to take the work away.
             write_json(self.work / _NOTHING_KEPT, report)
             return
-        write_report(self.work / "results", report)
-        (self.work / "results").replace(self.out)
+        results = self.work / "results"
+        for left in results.glob(".*.partial"):
+            left.unlink()  # what a killed task was writing
+        write_report(results, report)
+        results.replace(self.out)
 
 
 def _is_something(out: Path) -> bool:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_tools.cli import main
+from data_tools.termination import raising_on_sigterm, sigterm_held
+from largede.verbs import Terminated
 
 PAIRS, LINES = 2, 120_000
 
@@ -61,3 +63,16 @@ def test_after_the_command_the_signal_does_what_it_did_before(capsys: pytest.Cap
     before = signal.getsignal(signal.SIGTERM)
     assert main(["filter", "nowhere", "--out", "nothing"]) == 2
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_that_comes_while_processes_are_started_waits_for_them() -> None:
+    before, started = signal.getsignal(signal.SIGTERM), []
+    try:
+        with pytest.raises(Terminated), raising_on_sigterm():
+            with sigterm_held():
+                signal.raise_signal(signal.SIGTERM)
+                started.append("all")
+            started.append("too far")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert started == ["all"]

@@ -172,6 +172,15 @@ def test_tasks_that_are_done_are_not_done_again(pairs: Path, tmp_path: Path) -> 
     assert read_lines(tmp_path / "out") == read_lines(pairs)
 
 
+def test_what_a_killed_task_was_writing_does_not_come_into_the_results(pairs: Path, tmp_path: Path) -> None:
+    broken = write_parts(tmp_path / "broken", [[pair(1)], [{"query": "no passage"}]])
+    with pytest.raises(DataError, match="has no positive"):
+        run_here(PLAN, broken, tmp_path / "out")
+    (tmp_path / "out.work" / "results" / ".part-00001.jsonl.zst.77.partial").write_bytes(b"half")
+    run_here(filter_plan(FilterSettings(), skip_bad=1), broken, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_writes_the_same_bytes(tmp_path: Path) -> None:
     rows = [[pair(number % 2000) for number in range(part * 1000, part * 1000 + 1000)] for part in range(4)]
