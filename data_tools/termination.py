@@ -33,6 +33,9 @@ def sigterm_held() -> Iterator[None]:
     _held, _came = True, False
     try:
         yield
+    except Exception:
+        if not _came:
+            raise  # otherwise what starts them was ended by the same signal, sent to all
     finally:
         _held = False
     if _came:

@@ -73,6 +73,9 @@ def test_a_signal_that_comes_while_processes_are_started_waits_for_them() -> Non
                 signal.raise_signal(signal.SIGTERM)
                 started.append("all")
             started.append("too far")
+        with pytest.raises(Terminated), raising_on_sigterm(), sigterm_held():
+            signal.raise_signal(signal.SIGTERM)
+            raise EOFError("from a server of processes that the signal ended as well")
     finally:
         signal.signal(signal.SIGTERM, before)
     assert started == ["all"]

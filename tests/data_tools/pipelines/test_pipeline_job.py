@@ -15,7 +15,9 @@ from data_tools.cli import main
 from data_tools.pipelines.dedup import DedupSettings, dedup_plan
 from data_tools.pipelines.filters import FilterSettings, filter_plan
 from data_tools.pipelines.report import html, markdown
+from data_tools.pipelines.work import Work, only_one_command
 from largede.errors import DataError
+from largede.files import remove_folder
 
 PLAN = filter_plan(FilterSettings())
 
@@ -212,6 +214,19 @@ def test_of_two_commands_at_once_one_works_and_the_other_finds_it_done(pairs: Pa
     said = sorted(process.communicate(timeout=60)[0] for process in started)
     assert [process.returncode for process in started] == [0, 0]
     assert "is up to date" in said[0] or "is up to date" in said[1]
+    assert read_lines(tmp_path / "out") == read_lines(pairs)
+
+
+def test_a_command_that_waited_for_one_that_left_nothing_begins_by_itself(pairs: Path, tmp_path: Path) -> None:
+    work = Work(tmp_path / "out.work")
+    command = [sys.executable, "-m", "data_tools.cli", "filter", str(pairs), "--out", str(tmp_path / "out")]
+    with only_one_command(work):
+        process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "waiting for an earlier command" in process.stderr.readline()
+        remove_folder(work.folder)
+    assert "Error" not in process.communicate(timeout=60)[1]
+    assert process.returncode == 0
     assert read_lines(tmp_path / "out") == read_lines(pairs)
 
 
