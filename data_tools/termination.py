@@ -2,7 +2,7 @@
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -27,19 +27,20 @@ def raising_on_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def sigterm_held() -> Iterator[None]:
-    """While this block starts processes SIGTERM waits: one half started could not be ended."""
+def with_processes() -> Iterator[Callable[[], None]]:
+    """Around all use of worker processes: SIGTERM ends them at once, Terminated is raised at the end of the block.
+
+    An exception out of nowhere would leave locks of the pool held, and whoever waits for its threads would wait for
+    ever; that its processes are gone the pool notices by itself. Call what is yielded when all processes are started:
+    one that was half started when the signal came is ended then.
+    """
     global _held, _came
     _held, _came = True, False
     try:
-        yield
-    except Exception:
-        if not _came:
-            raise  # otherwise what starts them was ended by the same signal, sent to all
+        yield _end_if_asked
     finally:
         _held = False
-    if _came:
-        _end()
+        _end_if_asked()
 
 
 def _note(number: int, frame: FrameType | None) -> None:
@@ -47,14 +48,20 @@ def _note(number: int, frame: FrameType | None) -> None:
     _came = True
     # Some send it twice, to the process and to its group; tidying up is under way then.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _end_processes()
     if not _held:
-        _end()
+        raise Terminated
 
 
-def _end() -> None:
+def _end_if_asked() -> None:
+    if _came:
+        _end_processes()
+        raise Terminated
+
+
+def _end_processes() -> None:
+    """Otherwise their tasks, which may take hours, would be waited for. What they were writing is made again."""
     from multiprocessing import active_children
 
     for child in active_children():
-        # Otherwise their tasks, which may take hours, would be waited for. What they were writing is made again.
         child.terminate()
-    raise Terminated

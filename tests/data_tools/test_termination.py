@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data_tools.cli import main
-from data_tools.termination import raising_on_sigterm, sigterm_held
+from data_tools.termination import raising_on_sigterm, with_processes
 from largede.verbs import Terminated
 
 PAIRS, LINES = 2, 120_000
@@ -65,17 +65,17 @@ def test_after_the_command_the_signal_does_what_it_did_before(capsys: pytest.Cap
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_a_signal_that_comes_while_processes_are_started_waits_for_them() -> None:
-    before, started = signal.getsignal(signal.SIGTERM), []
+def test_a_signal_that_comes_while_processes_are_used_is_raised_at_a_known_place() -> None:
+    before, seen = signal.getsignal(signal.SIGTERM), []
     try:
-        with pytest.raises(Terminated), raising_on_sigterm():
-            with sigterm_held():
-                signal.raise_signal(signal.SIGTERM)
-                started.append("all")
-            started.append("too far")
-        with pytest.raises(Terminated), raising_on_sigterm(), sigterm_held():
+        with pytest.raises(Terminated), raising_on_sigterm(), with_processes() as started:
+            signal.raise_signal(signal.SIGTERM)
+            seen.append("starting")
+            started()
+            seen.append("working")
+        with pytest.raises(Terminated), raising_on_sigterm(), with_processes():
             signal.raise_signal(signal.SIGTERM)
             raise EOFError("from a server of processes that the signal ended as well")
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert started == ["all"]
+    assert seen == ["starting"]
