@@ -9,7 +9,8 @@ from typing import Any
 from data_tools.format import Format, add_option_flags, options_from
 from data_tools.pipelines.verbs import PIPELINE_VERBS
 from data_tools.readers import FORMATS
-from largede.verbs import Verb, positive, run_verbs
+from data_tools.termination import raising_on_sigterm
+from largede.verbs import Verb, finite, positive, run_verbs
 
 
 def _shard_flags(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +26,7 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--skip-bad", type=int, default=0, metavar="N", help="bad lines to pass over (%(default)s)")
     parser.add_argument(
         "--query-fraction",
-        type=float,
+        type=finite,
         default=1.0,
         metavar="F",
         help="share of queries to keep, with all their pairs",
@@ -36,7 +37,7 @@ def _shard_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=positive, metavar="N", help="processes (one for each processor)")
     parser.add_argument(
         "--memory-gib",
-        type=float,
+        type=finite,
         metavar="GIB",
         help="memory of all processes (1 for each); one shard is held at least",
     )
@@ -235,7 +236,8 @@ VERBS: tuple[Verb, ...] = (
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_verbs("largede-data", "Raw text into pairs, pairs into shards.", VERBS, argv)
+    with raising_on_sigterm():
+        return run_verbs("largede-data", "Raw text into pairs, pairs into shards.", VERBS, argv)
 
 
 if __name__ == "__main__":

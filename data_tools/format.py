@@ -10,6 +10,7 @@ from typing import Any
 
 from data_tools.dropped import Dropped
 from largede.errors import DataError
+from largede.verbs import finite
 
 Record = tuple[bytes, bytes]
 """Key and content. Records of one key come together."""
@@ -72,7 +73,7 @@ def add_option_flags(parser: argparse.ArgumentParser, options: type) -> None:
         value = next(k for k in (*typing.get_args(kind), kind) if k is not type(None))
         parser.add_argument(
             flag,
-            type=value,
+            type=finite if value is float else value,
             default=field.default,
             choices=field.metadata["choices"] or None,
             metavar=field.metadata["metavar"] or (None if field.metadata["choices"] else value.__name__.upper()),

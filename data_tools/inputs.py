@@ -1,7 +1,7 @@
 """The files of pairs that were named, in order, and what tells them from others."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ _TEXT_PER_COMPRESSED_BYTE = 6
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file of pairs as the file system describes it."""
+    """A file of pairs as the file system describes it; `pairs` is what a manifest beside it says, if there is one."""
 
     path: Path
     bytes: int
     mtime_ns: int
+    pairs: int | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """What a change shows in without reading it."""
@@ -56,7 +57,8 @@ def input_files(inputs: Sequence[Path]) -> list[InputFile]:
 
     Raises DataError for what cannot be read, a file that is named twice, and a folder whose parts are not as written.
     """
-    files = [described(path) for given in inputs for path in (_files_of(given) if given.is_dir() else [given])]
+    named = (_files_of(given) if given.is_dir() else [(given, None)] for given in inputs)
+    files = [described(path, pairs) for files in named for path, pairs in files]
     refuse_twice(file.path for file in files)
     return files
 
@@ -71,20 +73,21 @@ def refuse_twice(paths: Iterable[Path]) -> None:
         seen.add(found)
 
 
-def described(path: Path) -> InputFile:
+def described(path: Path, pairs: int | None = None) -> InputFile:
     try:
         status = path.stat()
         with path.open("rb"):
-            return InputFile(path, status.st_size, status.st_mtime_ns)
+            return InputFile(path, status.st_size, status.st_mtime_ns, pairs)
     except OSError as error:
         raise DataError(
             f"{path}: {error.strerror}", expected="a readable JSON-lines file", mend="correct the path"
         ) from None
 
 
-def _files_of(folder: Path) -> list[Path]:
+def _files_of(folder: Path) -> Sequence[tuple[Path, int | None]]:
+    """Each with the pairs that it has to hold, where that is known."""
     parts = parts_of(folder)
-    found = pairs_in(folder) if parts is None else parts
+    found = [(path, None) for path in pairs_in(folder)] if parts is None else parts
     if not found:
         raise DataError(
             f"the folder {folder} holds no pairs",

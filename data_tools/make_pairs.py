@@ -16,6 +16,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from data_tools.differences import differences
 from data_tools.dropped import Dropped
 from data_tools.format import Format, Record, options_as_json
 from data_tools.groups import Bucket, buckets_of, groups, writing_groups
@@ -135,17 +136,18 @@ def _present(out: Path, plan: dict[str, Any]) -> dict[str, Any] | None:
         demand_whole(out, MANIFEST, manifest["parts"])
         return manifest
     raise DataError(
-        f"{out} holds pairs of other inputs or options",
-        expected="a new or empty folder, or one made by the same command from unchanged inputs",
+        f"{out} holds pairs of other inputs or options: {differences(_essence(manifest), _essence(plan))}",
+        expected="a new or empty folder, or one made by the same command from unchanged inputs"
+        " (known by path, size and time of change)",
         mend="choose another --out, or remove that one yourself",
     )
 
 
-def _essence(plan: dict[str, Any], changed_inputs: bool = False) -> list[Any]:
+def _essence(plan: dict[str, Any], changed_inputs: bool = False) -> dict[str, Any]:
     """What the parts come of. `changed_inputs`: inputs of the same names may have other content."""
     kept = ("name",) if changed_inputs else ("name", "bytes", "modified_ns")
     inputs = [{key: entry[key] for key in kept} for entry in plan["inputs"]]
-    return [plan[key] for key in ("version", "format", "options", "part_pairs")] + inputs
+    return {key: plan[key] for key in ("version", "format", "options", "part_pairs")} | {"inputs": inputs}
 
 
 def _stages(

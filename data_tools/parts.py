@@ -1,9 +1,11 @@
 """Parts: files of pairs, one zstandard frame each, in a folder whose manifest names them all with their sizes.
 
 `largede-data pairs` writes pairs.json, the pipelines report.json. Whatever reads such a folder goes by its manifest,
-so that a part that was lost, cut or added shows before anything is made of the rest.
+so that a part that was lost, cut or added shows before anything is made of the rest. The manifest also says how many
+pairs each part holds, which `numbered_lines` demands of whoever reads one.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -20,6 +22,9 @@ from largede.streams.pair import Pair
 MANIFEST = "pairs.json"
 REPORT = "report.json"
 SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
+# Under which name each manifest counts the pairs of a part.
+_COUNTS = {MANIFEST: "pairs", REPORT: "kept"}
+_PART_NUMBER = re.compile(r"part-(\d{5,})\.jsonl(?:\.gz|\.zst)?")
 
 
 def part_name(number: int) -> str:
@@ -41,27 +46,40 @@ def write_parts(pairs: Iterable[Pair], folder: Path, part_pairs: int, dropped: D
     return parts
 
 
-def parts_of(folder: Path) -> list[Path] | None:
-    """The parts that the manifest in `folder` names, in its order; None when there is no manifest.
+def parts_of(folder: Path) -> list[tuple[Path, int]] | None:
+    """The parts that the manifest in `folder` names, in its order, each with its pairs; None: there is no manifest.
 
-    Raises DataError when one is missing or has another size, or when a file of pairs lies there that it does not name.
+    Raises DataError when one is missing or has another size, or when a file of pairs lies there that it does not name;
+    and without a manifest when the numbers of parts have a gap, since both were lost then.
     """
-    for manifest in (MANIFEST, REPORT):
+    for manifest, pairs in _COUNTS.items():
         parts = read_json_object(folder / manifest).get("parts") if (folder / manifest).is_file() else None
         if isinstance(parts, list):
             demand_whole(folder, manifest, parts)
-            return [folder / part["name"] for part in parts]
+            return [(folder / part["name"], int(part[pairs])) for part in parts]
+    _demand_no_gap(folder)
     return None
+
+
+def _demand_no_gap(folder: Path) -> None:
+    numbers = {int(named[1]) for path in pairs_in(folder) if (named := _PART_NUMBER.fullmatch(path.name))}
+    for number in range(max(numbers, default=0)):
+        if number not in numbers:
+            raise DataError(
+                f"{folder} has a part with number {max(numbers)}, none with number {number} and no manifest",
+                expected=f"all parts, with {MANIFEST} or {REPORT} as largede-data wrote it beside them",
+                mend="bring the folder back as it was or make it again; or name the files to read one by one",
+            )
 
 
 def demand_whole(folder: Path, manifest: str, parts: Sequence[dict[str, Any]]) -> None:
     """Raise DataError unless `folder` holds the parts as its manifest describes them, and no other file of pairs."""
     present = {path.name: path.stat().st_size for path in pairs_in(folder)}
     try:
-        named = {str(part["name"]): int(part["bytes"]) for part in parts}
+        named = {str(part["name"]): int(part["bytes"]) for part in parts if int(part[_COUNTS[manifest]]) >= 0}
     except (KeyError, TypeError, ValueError):
         raise DataError(
-            f"{folder / manifest} does not give name and bytes of every part",
+            f"{folder / manifest} does not give name, bytes and pairs of every part",
             expected="the file as `largede-data` wrote it",
             mend="make the folder again; if that file is none of largede's, move it elsewhere",
         ) from None

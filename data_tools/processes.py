@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from data_tools.termination import with_processes
 from data_tools.work import leave_with_parent
 from largede.errors import MachineError
 
@@ -20,9 +21,14 @@ def in_processes(function: Callable[[Item], Result], items: Sequence[Item], work
         return
     # Spawned, since a forked child of a process with threads may inherit a held lock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=leave_with_parent) as pool:
+    with (
+        with_processes() as started,
+        ProcessPoolExecutor(min(workers, len(items)), mp_context=context, initializer=leave_with_parent) as pool,
+    ):
         try:
-            yield from pool.map(function, items)
+            results = pool.map(function, items)
+            started()
+            yield from results
         except BrokenProcessPool:
             raise MachineError(
                 "a process was killed", expected="enough memory for all processes", mend="use fewer --workers"

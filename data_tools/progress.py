@@ -10,6 +10,7 @@ T = TypeVar("T")
 
 _SECONDS_BETWEEN_LINES = 5.0
 _ITEMS_BETWEEN_LOOKS = 1024
+_UNITS = ((1e6, "MB"), (1e3, "kB"), (1, "bytes"))
 
 
 def with_progress(items: Iterable[T], label: str, noun: str = "pairs") -> Iterator[T]:
@@ -50,9 +51,13 @@ class ByteProgress:
 
 
 def progress_line(count: int, total: int, seconds: float) -> str:
-    rate = count / seconds
-    left = f", {duration((total - count) / rate)} left" if rate > 0 else ""
-    return f"{count / 1e6:,.0f} of {total / 1e6:,.0f} MB, {rate / 1e6:,.1f} MB/s{left}"
+    """What was read may come to more than was expected: then all of it is, and nothing is said of time left."""
+    if not total:
+        return "under way"
+    rate, done = count / seconds, min(count, total)
+    left = f", {duration((total - done) / rate)} left" if count and done < total else ""
+    size, unit = next((each for each in _UNITS if total >= each[0]), _UNITS[-1])
+    return f"{done / size:,.0f} of {total / size:,.0f} {unit}, {rate / size:,.1f} {unit}/s{left}"
 
 
 def duration(seconds: float) -> str:

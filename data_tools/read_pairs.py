@@ -63,7 +63,7 @@ def read_batch(task: BatchTask, folder: Path, *, settings: ShardSettings, run_by
     for number, file in enumerate(task.files, start=task.first):
         digest = hashlib.sha256()
         with watched(digest.update):
-            runs.add_input(number, _records(file.path, settings, tally))
+            runs.add_input(number, _records(file, settings, tally))
         _demand_unchanged(file)
         contents.append(Content(file.path.name, file.bytes, file.mtime_ns, digest.hexdigest()))
     runs.finish()
@@ -101,10 +101,10 @@ class _Tally:
         self.sources[source if source in self.sources or len(self.sources) < _MOST_SOURCES else OTHER_SOURCES] += 1
 
 
-def _records(path: Path, settings: ShardSettings, tally: _Tally) -> Iterator[tuple[int, bytes]]:
+def _records(file: InputFile, settings: ShardSettings, tally: _Tally) -> Iterator[tuple[int, bytes]]:
     """(line, row as MessagePack) of every pair that is kept."""
     pack = msgpack.Packer().pack
-    for number, pair in numbered_pairs(path, tally.note_bad):
+    for number, pair in numbered_pairs(file.path, tally.note_bad, file.pairs):
         if not settings.keeps(pair):
             tally.left_out += 1
             continue

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_tools.differences import differences
 from data_tools.dropped import Dropped
 from data_tools.inputs import Content, InputFile, input_files
 from data_tools.read_pairs import BatchTask, batches_of, merged_sources, read_batch
@@ -88,10 +89,22 @@ def _present(out: Path, files: Sequence[InputFile], settings: ShardSettings) -> 
         raise _in_the_way(f"{out} holds shards that do not say what they were made from")
     index, record = ShardIndex.load(out), read_json_object(out / MADE_FROM)
     contents = [Content(**entry) for entry in record["inputs"]]
-    same = record["settings"] == settings.to_dict() and len(contents) == len(files)
-    if same and all(content.is_of(file) for content, file in zip(contents, files, strict=True)):
-        return index
-    raise _in_the_way(f"{out} holds shards of other inputs or settings")
+    differing = _differing(record["settings"], contents, files, settings)
+    if differing:
+        raise _in_the_way(f"{out} holds shards of other inputs or settings: {differing}")
+    return index
+
+
+def _differing(
+    before: dict[str, Any], contents: Sequence[Content], files: Sequence[InputFile], settings: ShardSettings
+) -> str:
+    """What is not as it was; nothing: an empty answer."""
+    if before != settings.to_dict():
+        return differences(before, settings.to_dict())
+    if len(contents) != len(files):
+        return f"{counted(len(files), 'input')}, not {len(contents)}"
+    changed = (file for content, file in zip(contents, files, strict=True) if not content.is_of(file))
+    return next((f"{file.path} holds something else" for file in changed), "")
 
 
 def _in_the_way(given: str) -> DataError:
@@ -110,8 +123,8 @@ def _plan(files: Sequence[InputFile], settings: ShardSettings, workers: int) -> 
     }
 
 
-def _essence(plan: dict[str, Any]) -> list[Any]:
-    return [plan["inputs"], plan["settings"]]
+def _essence(plan: dict[str, Any]) -> dict[str, Any]:
+    return {key: plan[key] for key in ("inputs", "settings")}
 
 
 def _forget_changed(work: Path, tasks: Sequence[BatchTask]) -> None:

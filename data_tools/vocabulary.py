@@ -74,7 +74,8 @@ def _sample(pair_files: Iterable[Path], seed: int) -> list[str]:
     Holds no more than a few times MOST_TEXTS texts in memory, however long the files are.
     """
     kept: dict[int, str] = {}
-    for pair in PairReader([file.path for file in input_files(list(pair_files))]):
+    files = input_files(list(pair_files))
+    for pair in PairReader([file.path for file in files], counts=[file.pairs for file in files]):
         for text in (pair.query, pair.positive):
             line = " ".join(text.split())[:MOST_CHARACTERS]
             kept[text_key(f"{seed} {line}")] = line

@@ -19,6 +19,7 @@ from typing import Any
 
 from data_tools.progress import ByteProgress
 from data_tools.sources import Reading, reading
+from data_tools.termination import with_processes
 from largede.errors import MachineError
 from largede.files import read_json_object, write_json, writing_folder
 
@@ -94,8 +95,12 @@ def _in_processes(
 ) -> None:
     # Spawned, since a forked child of a process with threads may inherit a held lock.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(total,)) as pool:
+    with (
+        with_processes() as started,
+        ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(total,)) as pool,
+    ):
         futures = [pool.submit(_perform_here, folder, task, work, max_bytes) for task in tasks]
+        started()
         try:
             for future in as_completed(futures):
                 future.result()

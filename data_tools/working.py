@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data_tools.differences import differences
 from data_tools.work import REPORT, alone
 from largede.errors import DataError
 from largede.files import read_json_object, remove_folder, write_json
@@ -13,7 +14,7 @@ COMPLETE = "complete.json"
 """In the folder of a stage whose tasks are all done and may have been removed."""
 
 Plan = dict[str, Any]
-Essence = Callable[[Plan], Any]
+Essence = Callable[[Plan], Plan]
 """What of a plan has to be equal for two runs to be the same."""
 
 _PLAN = "plan.json"
@@ -41,9 +42,10 @@ def working(out: Path, plan: Plan, essence: Essence, keeps: Sequence[str] = ()) 
             )
         before = _plan_in(work)
         if before is not None and essence(before) != essence(plan):
+            differing = differences(essence(before), essence(plan))
             raise DataError(
-                f"{work} was left by a run with other inputs or settings",
-                expected="the same command again, to go on with it",
+                f"{work} was left by a run with other inputs or settings: {differing}",
+                expected="the same command again, to go on with it (inputs are known by their paths)",
                 mend="remove that folder to begin anew, or choose another --out",
             )
         plan = plan | {key: before[key] for key in keeps} if before is not None else plan

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,6 +11,10 @@ from typing import NoReturn
 
 from largede import __version__
 from largede.errors import LargedeError, MachineError
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, where a program has it raised."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,10 @@ class Verb:
 
 
 def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[str] | None = None) -> int:
-    """Run one verb. Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted."""
+    """Run one verb.
+
+    Exit status 0: done; 2: the input cannot be used, said in one message; 130: interrupted; 143: terminated.
+    """
     parser = build_parser(program, description, verbs)
     args, settings = parser.parse_known_args(argv)
     if settings and not args.takes_settings:
@@ -52,6 +60,9 @@ def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[
         )
         print(f"{program} {args.verb}: {problem}", file=sys.stderr)
         return 2
+    except Terminated:
+        print(f"{program} {args.verb}: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print(f"{program} {args.verb}: interrupted", file=sys.stderr)
         return 130
@@ -87,6 +98,17 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above zero")
     return int(text)
+
+
+def finite(text: str) -> float:
+    """A flag's value that measures something: any number but nan and the infinities."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is no finite number")
+    return value
 
 
 def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argparse.ArgumentParser:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from made_world import MadeWorld
 
+from data_tools.cli import main as data_tools_main
 from data_tools.readers import FORMATS
 
 HEAVY = "torch transformers deepspeed faiss pyserini webdataset matplotlib accelerate"
@@ -126,6 +127,23 @@ def test_a_count_is_a_whole_number_above_zero(value: str, capsys: pytest.Capture
         main(["encode", "--model", "m", "--corpus", "c", "--out", "o", "--max-tokens", value])
     assert left.value.code == 2
     assert "no whole number above zero" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e999", "much"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["filter", "pairs", "--out", "out", "--min-score"],
+        ["dedup", "pairs", "--out", "out", "--query-similarity"],
+        ["shard", "pairs", "--out", "out", "--memory-gib"],
+        ["shard", "pairs", "--out", "out", "--query-fraction"],
+        ["pairs", "msmarco", "pairs", "--out", "out", "--ce-score-margin"],
+    ],
+)
+def test_a_measure_is_a_finite_number(words: list[str], value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        data_tools_main([*words, value])
+    assert f"argument {words[-1]}: {value!r} is no finite number" in capsys.readouterr().err
 
 
 def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,19 +131,3 @@ def one_by_one(rows: Rows, cluster: Rows, sketches: Sketches, limits: Limits) ->
             gone.append(row)
             stays.append(keeper)
     return np.array(gone, np.int64), np.array(stays, np.int64)
-
-
-def first_of_cluster_plain(matches: Places) -> tuple[list[int], list[int]]:
-    """The same with a union of one match after the other."""
-    parent: dict[int, int] = {}
-
-    def root(place: int) -> int:
-        while parent.setdefault(place, place) != place:
-            place = parent[place]
-        return place
-
-    for left, right in matches.tolist():
-        smaller, larger = sorted((root(left), root(right)))
-        parent[larger] = smaller
-    places = sorted(parent)
-    return places, [root(place) for place in places]

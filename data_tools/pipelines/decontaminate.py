@@ -14,8 +14,10 @@ from typing import Any
 
 from datatrove.pipeline.base import PipelineStep
 
+from data_tools.inputs import InputFile
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.overlap import PASSAGE, QUERY, BenchmarkText, OverlapIndex, RunLengths, write_index
+from data_tools.pipelines.ranges import demand
 from data_tools.pipelines.steps import Drop, Judge
 from data_tools.pipelines.words import words
 from data_tools.pipelines.work import Stage
@@ -43,10 +45,7 @@ class DecontaminateSettings:
     split: str = "test"
 
     def __post_init__(self) -> None:
-        for name in ("ngram", "shortest_run", "shortest_query"):
-            if getattr(self, name) < 2:
-                flag = "--" + name.replace("_", "-")
-                raise DataError(f"{flag} {getattr(self, name)}", expected="2 words or more", mend=f"raise {flag}")
+        demand(self, ["ngram", "shortest_run", "shortest_query"], lambda count: count >= 2, "2 words or more")
 
 
 def decontaminate_plan(against: Sequence[Path], settings: DecontaminateSettings, skip_bad: int = 0) -> Plan:
@@ -77,7 +76,7 @@ def _files(split: str) -> tuple[str, ...]:
     return "corpus.jsonl", "queries.jsonl", f"qrels/{split}.tsv"
 
 
-def _stages(folders: list[Path], settings: DecontaminateSettings, work: Path, parts: list[Path]) -> list[Stage]:
+def _stages(folders: list[Path], settings: DecontaminateSettings, work: Path, parts: list[InputFile]) -> list[Stage]:
     return [Stage("index", 1, [IndexTests(folders, settings, work / "index")])]
 
 
@@ -164,7 +163,7 @@ def _texts(pair: Pair) -> Iterator[tuple[str, str]]:
         yield NEGATIVE, passage_text(title, text)
 
 
-def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
+def _facts(work: Path, parts: list[InputFile]) -> dict[str, Any]:
     index = read_json_object(work / "index" / "index.json")
     facts: dict[str, Any] = {
         f"texts of {name}": f"{kinds[QUERY]:,} queries, {kinds[PASSAGE]:,} relevant passages"

@@ -26,13 +26,14 @@ import numpy.typing as npt
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_tools.pairs import lines_of, parse_pair
+from data_tools.inputs import InputFile
+from data_tools.pairs import numbered_lines, parse_pair
 from data_tools.pipelines.clusters import Limits, Places, Sketches, first_of_cluster, similar_to_first
 from data_tools.pipelines.job import Plan
+from data_tools.pipelines.ranges import demand
 from data_tools.pipelines.steps import Drop, Judge, ReadPart, shown_pair
 from data_tools.pipelines.words import Hashes, mixed, plain, run_hashes, text_hash, words
 from data_tools.pipelines.work import Stage
-from largede.errors import DataError
 from largede.files import read_json_object, write_json, writing
 from largede.streams.pair import Pair
 from largede.text import passage_text
@@ -70,18 +71,10 @@ class DedupSettings:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        for name, least in (("bands", 0), ("query_hashes", 1), ("passage_hashes", 1),
-                            ("query_ngram", 1), ("passage_ngram", 1),
-                            ("whole_query_words", 1), ("whole_passage_words", 1)):  # fmt: skip
-            if getattr(self, name) < least:
-                flag = name.replace("_", "-")
-                raise DataError(f"--{flag} {getattr(self, name)}", expected=f"{least} or more", mend=f"raise --{flag}")
-        for name in ("query_similarity", "passage_similarity"):
-            if not 0 < getattr(self, name) <= 1:
-                flag = name.replace("_", "-")
-                raise DataError(
-                    f"--{flag} {getattr(self, name)}", expected="above 0, at most 1", mend=f"change --{flag}"
-                )
+        counts = ("query_hashes", "passage_hashes", "query_ngram", "passage_ngram")
+        demand(self, ["bands"], lambda bands: bands >= 0, "0 or more")
+        demand(self, [*counts, "whole_query_words", "whole_passage_words"], lambda count: count >= 1, "1 or more")
+        demand(self, ["query_similarity", "passage_similarity"], lambda x: 0 < x <= 1, "above 0, at most 1")
 
 
 def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:
@@ -90,7 +83,7 @@ def dedup_plan(settings: DedupSettings, skip_bad: int = 0) -> Plan:
     )
 
 
-def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[Path]) -> list[Stage]:
+def _stages(settings: DedupSettings, skip_bad: int, work: Path, parts: list[InputFile]) -> list[Stage]:
     signatures, matches, removals, sketches = (
         work / name for name in ("signatures", "matches", "removals", "sketches")
     )
@@ -341,7 +334,7 @@ class Listed(Judge):
         return Drop(kind) if kind else None
 
 
-def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
+def _facts(work: Path, parts: list[InputFile]) -> dict[str, Any]:
     """Clusters and, for each kind of duplicate, examples beside the pair that stays for them."""
     found = read_json_object(work / "removals" / "clusters.json")
     wanted = {place for example in found["examples"] for place in (example["removed"], example["kept"])}
@@ -357,13 +350,13 @@ def _facts(work: Path, parts: list[Path]) -> dict[str, Any]:
     }
 
 
-def _pairs_at(places: set[int], parts: list[Path]) -> dict[int, Pair]:
+def _pairs_at(places: set[int], parts: list[InputFile]) -> dict[int, Pair]:
     """The pairs of some rows; a part is read up to the last row that is wanted of it."""
     found: dict[int, Pair] = {}
     for part in sorted({place >> 32 for place in places}):
         rows = {place & (2**32 - 1) for place in places if place >> 32 == part}
-        lines = (line for line in lines_of(parts[part]) if not line.isspace())
-        for row, line in enumerate(islice(lines, max(rows) + 1)):
+        path = parts[part].path
+        for row, (number, line) in enumerate(islice(numbered_lines(path), max(rows) + 1)):
             if row in rows:
-                found[part << 32 | row] = parse_pair(line, f"{parts[part]} row {row}")
+                found[part << 32 | row] = parse_pair(line, f"{path} line {number}")
     return found

@@ -25,6 +25,7 @@ from datatrove.utils.logging import logger
 
 from data_tools.pipelines.watch import watched
 from data_tools.pipelines.work import Stage, Work, sharing
+from data_tools.termination import with_processes
 from data_tools.work import leave_with_parent
 from largede.errors import DataError, MachineError
 from largede.files import read_json_object, write_json
@@ -83,8 +84,9 @@ class _QuietLocal(LocalPipelineExecutor):
         context = multiprocessing.get_context("forkserver")
         # Imported once, before the processes are forked from it.
         context.set_forkserver_preload([type(step).__module__ for step in self.pipeline])
-        with ProcessPoolExecutor(self.workers, context, leave_with_parent) as pool:
+        with with_processes() as started, ProcessPoolExecutor(self.workers, context, leave_with_parent) as pool:
             tasks = [pool.submit(self.run_task, rank) for rank in ranks]
+            started()
             try:
                 for task in as_completed(tasks):
                     task.result()

@@ -4,10 +4,12 @@ import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
+from math import isfinite
 from pathlib import Path
 
 from data_tools.pipelines.job import Plan
 from data_tools.pipelines.languages import Identify, demand_languages, identifier
+from data_tools.pipelines.ranges import demand
 from data_tools.pipelines.steps import Drop, Judge
 from data_tools.pipelines.words import words
 from largede.errors import DataError
@@ -46,6 +48,9 @@ class FilterSettings:
                     expected="0 or more, and the smaller first",
                     mend="change one of them",
                 )
+        shares = ("language_confidence", "max_allowed_share", "min_letters", "max_links", "max_repeated_lines")
+        demand(self, shares, lambda share: 0 <= share <= 1, "a share, from 0 to 1")
+        demand(self, ["min_score"], lambda score: score is None or isfinite(score), "a finite number")
 
 
 def filter_plan(settings: FilterSettings, skip_bad: int = 0) -> Plan:

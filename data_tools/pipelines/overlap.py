@@ -66,38 +66,54 @@ def write_index(texts: Iterable[BenchmarkText], lengths: RunLengths, folder: Pat
 
     A text with fewer words is one run.
     """
-    hashes: list[Hashes] = []
-    owners: list[npt.NDArray[np.uint32]] = []
+    hashes: list[Hashes] = [np.empty(0, np.uint64)]
+    short = _ShortTexts(lengths)
     collections: list[str] = []
     starts = [0]
-    anywhere, in_queries = {lengths.run}, set[int]()
     with writing(folder / "texts.jsonl") as stream:
-        for number, text in enumerate(texts):
-            text_words = words(text.text)
-            found = run_hashes(text_words, lengths.run)
-            if lengths.shortest <= len(text_words) < lengths.run:
-                anywhere.add(len(text_words))
-            elif text.kind == QUERY and lengths.shortest_query <= len(text_words) < lengths.run:
-                in_queries.add(len(text_words))
-            hashes.append(found)
-            owners.append(np.full(len(found), number, np.uint32))
+        for text in texts:
+            found = words(text.text)
+            hashes.append(run_hashes(found, lengths.run))
+            short.note(text.kind, len(found))
             collections.append(text.collection)
-            line = json.dumps([text.collection, text.kind, text.id, text.text]).encode() + b"\n"
-            stream.write(line)
-            starts.append(starts[-1] + len(line))
-    kept = _sorted_once(np.concatenate(hashes), np.concatenate(owners), collections)
-    arrays: tuple[npt.NDArray[Any], ...] = (*kept, _table(kept[0]), np.array(starts, np.int64))
+            starts.append(starts[-1] + stream.write(_line(text)))
+    owners = np.repeat(np.arange(len(collections), dtype=np.uint32), [len(each) for each in hashes[1:]])
+    kept = _sorted_once(np.concatenate(hashes), owners, collections)
+    size = _save(folder, (*kept, _table(kept[0]), np.array(starts, np.int64)))
+    write_json(folder / "index.json", {"runs": len(kept[0]), "bytes": size} | short.to_dict())
+
+
+class _ShortTexts:
+    """The lengths in words under which texts are looked up: that of a run, and those of shorter texts that count."""
+
+    def __init__(self, lengths: RunLengths) -> None:
+        self._lengths = lengths
+        self._anywhere = {lengths.run}
+        self._in_queries: set[int] = set()
+
+    def note(self, kind: str, count: int) -> None:
+        if self._lengths.shortest <= count < self._lengths.run:
+            self._anywhere.add(count)
+        elif kind == QUERY and self._lengths.shortest_query <= count < self._lengths.run:
+            self._in_queries.add(count)
+
+    def to_dict(self) -> dict[str, list[int]]:
+        return {
+            "lengths": sorted(self._anywhere, reverse=True),
+            "lengths_in_queries": sorted(self._in_queries - self._anywhere, reverse=True),
+        }
+
+
+def _line(text: BenchmarkText) -> bytes:
+    return json.dumps([text.collection, text.kind, text.id, text.text]).encode() + b"\n"
+
+
+def _save(folder: Path, arrays: Sequence[npt.NDArray[Any]]) -> int:
+    """Bytes of all of them."""
     for name, array in zip(_FILES, arrays, strict=True):
         with writing(folder / f"{name}.npy") as stream:
             np.save(stream, array)
-    size = sum(array.nbytes for array in arrays)
-    facts = {
-        "runs": len(kept[0]),
-        "bytes": size,
-        "lengths": sorted(anywhere, reverse=True),
-        "lengths_in_queries": sorted(in_queries - anywhere, reverse=True),
-    }
-    write_json(folder / "index.json", facts)
+    return sum(array.nbytes for array in arrays)
 
 
 def _sorted_once(
@@ -170,11 +186,6 @@ class OverlapIndex:
         found = np.minimum(np.searchsorted(self._hashes, wanted), len(self._hashes) - 1)
         numbers: list[int] = candidates[self._hashes[found] == wanted].tolist()
         return numbers
-
-    def held_plain(self, hashes: Hashes) -> list[int]:
-        """What `_held` finds, without table and search."""
-        held = set(self._hashes.tolist())
-        return [number for number, value in enumerate(hashes.tolist()) if value in held]
 
     def _read_text(self, number: int) -> tuple[BenchmarkText, list[str]]:
         with self._texts.open("rb") as stream:

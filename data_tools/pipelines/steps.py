@@ -18,7 +18,8 @@ import zstandard
 from datatrove.data import Document
 from datatrove.pipeline.base import PipelineStep
 
-from data_tools.pairs import lines_of, parse_pair
+from data_tools.inputs import InputFile
+from data_tools.pairs import numbered_lines, parse_pair
 from data_tools.parts import part_name
 from largede.errors import DataError
 from largede.files import write_json, writing
@@ -42,29 +43,27 @@ class ReadPart(PipelineStep):
     """Yields a Document for each line of this task's part; the line itself travels along and is written as it was.
 
     A line that is no pair raises DataError, or is dropped and counted where no more than `skip_bad` of the part were.
+    So does a part that holds fewer or more pairs than its manifest says.
     """
 
     type, name = "read", "part of pairs"
 
-    def __init__(self, parts: list[Path], skip_bad: int) -> None:
+    def __init__(self, parts: list[InputFile], skip_bad: int) -> None:
         super().__init__()
         self.parts = parts
         self.skip_bad = skip_bad
 
     def run(self, data: object = None, rank: int = 0, world_size: int = 1) -> Iterator[Document]:
-        path, row, bad = self.parts[rank], 0, 0
-        for number, line in enumerate(lines_of(path), start=1):
-            if line.isspace():
-                continue
+        part, bad = self.parts[rank], 0
+        for row, (number, line) in enumerate(numbered_lines(part.path, part.pairs)):
             document = Document(text="", id=f"{rank}/{row}", metadata={"line": line, "row": row})
             try:
-                document.metadata["pair"] = parse_pair(line, f"{path} line {number}")
+                document.metadata["pair"] = parse_pair(line, f"{part.path} line {number}")
             except DataError as error:
                 bad += 1
                 if bad > self.skip_bad:
                     raise
                 document.metadata["drop"] = Drop(BAD_LINE, {"problem": error.given})
-            row += 1
             yield document
 
 
@@ -96,7 +95,7 @@ class WritePart(PipelineStep):
 
     type, name = "write", "part of pairs"
 
-    def __init__(self, parts: list[Path], results: Path, counts: Path) -> None:
+    def __init__(self, parts: list[InputFile], results: Path, counts: Path) -> None:
         super().__init__()
         self.parts = parts
         self.results = results
@@ -113,7 +112,11 @@ class WritePart(PipelineStep):
                 if drop is None:
                     text.write(document.metadata["line"].strip() + b"\n")
                 yield document
-        found = {"input": str(self.parts[rank]), "bytes": out.stat().st_size, "seconds": time.monotonic() - started}
+        found = {
+            "input": str(self.parts[rank].path),
+            "bytes": out.stat().st_size,
+            "seconds": time.monotonic() - started,
+        }
         write_json(counts_path(self.counts, rank), tally.to_dict() | found)
 
 

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from largede.verbs import Verb, positive
+from largede.verbs import Verb, finite, positive
 
 if TYPE_CHECKING:
     from data_tools.pipelines.job import Plan
@@ -50,24 +50,28 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
     add("--languages", nargs="+", default=[], metavar="CODE", help="such as en de; any without this flag")
     add(
         "--language-confidence",
-        type=float,
+        type=finite,
         default=0.4,
         metavar="P",
         help="below it, another language is no reason (%(default)s)",
     )
     add(
         "--max-allowed-share",
-        type=float,
+        type=finite,
         default=0.2,
         metavar="P",
         help="nor is it where the allowed ones are as probable as this (%(default)s)",
     )
-    add("--min-score", type=float, metavar="S", help="pairs without a score are kept")
+    add("--min-score", type=finite, metavar="S", help="pairs without a score are kept")
     add(
-        "--min-letters", type=float, default=0.5, metavar="X", help="share of the characters, links aside (%(default)s)"
+        "--min-letters",
+        type=finite,
+        default=0.5,
+        metavar="X",
+        help="share of the characters, links aside (%(default)s)",
     )
-    add("--max-links", type=float, default=0.5, metavar="X", help="share of the characters (%(default)s)")
-    add("--max-repeated-lines", type=float, default=0.5, metavar="X", help="share of the lines (%(default)s)")
+    add("--max-links", type=finite, default=0.5, metavar="X", help="share of the characters (%(default)s)")
+    add("--max-repeated-lines", type=finite, default=0.5, metavar="X", help="share of the lines (%(default)s)")
     add("--keep-boilerplate", action="store_true", help="leave out all checks for boilerplate")
 
 
@@ -94,8 +98,8 @@ def _run_filter(args: argparse.Namespace) -> None:
 def _dedup_flags(parser: argparse.ArgumentParser) -> None:
     _common_flags(parser)
     add = parser.add_argument_group("what counts as nearly equal").add_argument
-    add("--query-similarity", type=float, default=0.8, metavar="X", help="least Jaccard similarity (%(default)s)")
-    add("--passage-similarity", type=float, default=0.7, metavar="X", help="least Jaccard similarity (%(default)s)")
+    add("--query-similarity", type=finite, default=0.8, metavar="X", help="least Jaccard similarity (%(default)s)")
+    add("--passage-similarity", type=finite, default=0.7, metavar="X", help="least Jaccard similarity (%(default)s)")
     add("--bands", type=int, default=14, metavar="N", help="chances to match; 0: exact duplicates only (%(default)s)")
     add("--query-hashes", type=positive, default=3, metavar="N", help="of the query in each band (%(default)s)")
     add("--passage-hashes", type=positive, default=3, metavar="N", help="of the passage in each band (%(default)s)")

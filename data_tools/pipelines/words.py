@@ -96,29 +96,11 @@ def text_hash(plain_text: str) -> int:
     return xxhash.xxh3_64_intdigest(plain_text.encode(errors="surrogatepass"))
 
 
-def run_hashes_plain(found: list[str], length: int) -> list[int]:
-    """What `run_hashes` computes, one run at a time, in whole numbers."""
-    length = min(length, len(found))
-    hashes = []
-    for first in range(len(found) - length + 1 if found else 0):
-        total = length
-        for place, word in enumerate(found[first : first + length]):
-            total += xxhash.xxh3_64_intdigest(word.encode()) * int(_factors(length)[place])
-        hashes.append(_mixed_plain(total % 2**64))
-    return hashes
-
-
 def mixed(values: Hashes) -> Hashes:
     """Every bit of each value spread over all 64 (the finaliser of SplitMix64); a bijection."""
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _mixed_plain(value: int) -> int:
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
-    value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
-    return value ^ value >> 31
 
 
 @lru_cache(maxsize=64)

@@ -2,10 +2,12 @@
 
 import contextlib
 import fcntl
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from datatrove.pipeline.base import PipelineStep
 
@@ -37,6 +39,9 @@ class Work:
         marks = self.logs(stage) / "completions"
         return [rank for rank in range(stage.tasks) if not (marks / f"{rank:05d}").exists()]
 
+    def has_finished_tasks(self) -> bool:
+        return any(self.folder.glob("logs/*/completions/*"))
+
 
 @contextlib.contextmanager
 def sharing(lock: Path) -> Iterator[None]:
@@ -49,13 +54,22 @@ def sharing(lock: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def only_one_command(work: Work) -> Iterator[None]:
     """Wait until no other command works in the folder, nor any task that outlived a killed one."""
-    work.folder.mkdir(parents=True, exist_ok=True)
-    with work.lock.open("wb") as held:
+    with _locked(work) as held:
+        # Tasks of this command take a share as well; what others wait for is that all shares are given back.
+        fcntl.flock(held, fcntl.LOCK_SH)
+        yield
+
+
+def _locked(work: Work) -> BinaryIO:
+    """The lock of the folder, open and held alone."""
+    while True:
+        work.folder.mkdir(parents=True, exist_ok=True)
+        held = work.lock.open("wb")
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"waiting for an earlier command that still works in {work.folder}", file=sys.stderr)
             fcntl.flock(held, fcntl.LOCK_EX)
-        # Tasks of this command take a share as well; what others wait for is that all shares are given back.
-        fcntl.flock(held, fcntl.LOCK_SH)
-        yield
+        if work.lock.exists() and os.path.samestat(work.lock.stat(), os.fstat(held.fileno())):
+            return held
+        held.close()  # that command took the folder away, and its lock with it

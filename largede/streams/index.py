@@ -132,10 +132,6 @@ class ShardIndex:
         wrong = {shard.name: sizes.get(shard.name) for shard in shards if sizes.get(shard.name) != shard.bytes}
         return {name: "is missing" if size is None else f"has {size} bytes" for name, size in wrong.items()}
 
-    def file_problem(self, shard: Shard) -> str | None:
-        """What is wrong with one shard's file, or None."""
-        return self.file_problems([shard]).get(shard.name)
-
     @property
     def samples(self) -> int:
         return sum(shard.samples for shard in self.shards)

@@ -184,7 +184,7 @@ def test_what_a_stopped_run_left_is_not_used_for_other_options(tmp_path: Path) -
     inputs = [plain_input(tmp_path / "a", 30), damaged(tmp_path / "b.zst")]
     with pytest.raises(DataError, match="cannot be decompressed"):
         make_pairs(PLAIN, OPTIONS, inputs, tmp_path / "out", PairsSettings())
-    with pytest.raises(DataError, match="left by a run with other inputs or settings"):
+    with pytest.raises(DataError, match="left by a run with other inputs or settings: prefix is 'x', not ''"):
         make_pairs(PLAIN, MadeOptions("x"), inputs, tmp_path / "out", PairsSettings())
 
 

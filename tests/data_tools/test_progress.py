@@ -11,6 +11,13 @@ def test_a_line_says_how_far_how_fast_and_how_long_yet() -> None:
     assert progress_line(0, 1_000_000_000, 10.0) == "0 of 1,000 MB, 0.0 MB/s"
 
 
+def test_small_totals_have_small_units_and_no_time_is_left_when_all_is_read() -> None:
+    assert progress_line(4_000, 16_000, 2.0) == "4 of 16 kB, 2.0 kB/s, 6 s left"
+    assert progress_line(10, 100, 10.0) == "10 of 100 bytes, 1.0 bytes/s, 1 min 30 s left"
+    assert progress_line(30_000, 16_000, 10.0) == "16 of 16 kB, 3.0 kB/s"
+    assert progress_line(0, 0, 10.0) == progress_line(5, 0, 10.0) == "under way"
+
+
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (59.7, "1 min 0 s"), (7380, "2 h 3 min")])
 def test_a_duration_has_two_units(seconds: float, said: str) -> None:
     assert duration(seconds) == said

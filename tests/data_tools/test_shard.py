@@ -183,7 +183,7 @@ def test_whether_all_is_up_to_date_is_told_without_reading_the_inputs(
     os.utime(path, ns=(0, 0))
     assert not shard([path], tmp_path / "out", SMALL).written
     path.write_bytes(path.read_bytes().replace(b"question 1", b"question X"))
-    with pytest.raises(DataError, match="holds shards of other inputs"):
+    with pytest.raises(DataError, match="holds shards of other inputs or settings: .*in.jsonl holds something else"):
         shard([path], tmp_path / "out", SMALL)
 
 

@@ -178,7 +178,8 @@ def test_work_of_another_run_is_refused_and_stays(tmp_path: Path, monkeypatch: p
     inputs = stopped_run(tmp_path, monkeypatch, 14)
     before = sorted(tmp_path.rglob("*"))
     settings = ShardSettings(40, 16, seed=6) if change == "seed" else SETTINGS
-    with pytest.raises(DataError, match="out.work was left by a run with other inputs or settings"):
+    named = "seed is 6, not 5" if change == "seed" else "2 inputs, not 3"
+    with pytest.raises(DataError, match=f"out.work was left by a run with other inputs or settings: {named}"):
         shard(inputs if change == "seed" else inputs[:2], tmp_path / "out", settings, ONE)
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -9,7 +9,7 @@ from pair_parts import read_pairs, real_pairs, run_here, write_parts
 
 from data_tools.pipelines.decontaminate import DecontaminateSettings, decontaminate_plan
 from data_tools.pipelines.overlap import BenchmarkText, OverlapIndex, RunLengths, write_index
-from data_tools.pipelines.words import run_hashes
+from data_tools.pipelines.words import Hashes, run_hashes
 from largede.errors import DataError
 
 LONG_QUERY = "what did the old lighthouse keeper write into his diary on the evening before the great storm"
@@ -111,7 +111,7 @@ def test_with_queries_only_passages_may_be_trained_on(tmp_path: Path, collection
 
 
 def test_fewer_words_in_a_row_remove_more(tmp_path: Path, collection: Path) -> None:
-    pairs = [{"query": " ".join(LONG_QUERY.split()[:9]), "positive": FREE}]
+    pairs = [{"query": " ".join(LONG_QUERY.split()[:9]), "positive": FREE}, {"query": "why", "positive": FREE}]
     assert decontaminated(tmp_path, collection, pairs, ngram=8)["removed"] == {"sea: test query in training query": 1}
 
 
@@ -127,7 +127,7 @@ def test_the_length_from_which_short_test_texts_count_inside_others_is_a_setting
 
 def test_each_collection_that_a_pair_overlaps_is_counted(tmp_path: Path, collection: Path) -> None:
     other = write_collection(tmp_path / "coast", {"c1": LONG_QUERY}, {"p": "another passage"}, ["p"])
-    inputs = write_parts(tmp_path / "pairs", [[{"query": LONG_QUERY, "positive": FREE}]])
+    inputs = write_parts(tmp_path / "pairs", [[{"query": query, "positive": FREE} for query in (LONG_QUERY, "why")]])
     plan = decontaminate_plan([collection, other], DecontaminateSettings())
     report = run_here(plan, inputs, tmp_path / "out").report
     assert report is not None
@@ -145,7 +145,13 @@ def test_look_ups_by_table_and_search_find_what_a_plain_set_holds(tmp_path: Path
     for _ in range(50):
         runs = run_hashes([f"w{number}" for number in rng.integers(0, 110, 60).cumsum() % 110], 4)
         runs = np.concatenate([runs, run_hashes(texts[int(rng.integers(50))].text.split(), 4)])
-        assert index._held(runs) == index.held_plain(runs)
+        assert index._held(runs) == held_plain(index, runs)
+
+
+def held_plain(index: OverlapIndex, hashes: Hashes) -> list[int]:
+    """What `_held` finds, without table and search."""
+    held = set(index._hashes.tolist())
+    return [number for number, value in enumerate(hashes.tolist()) if value in held]
 
 
 def test_a_hash_that_agrees_by_chance_removes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

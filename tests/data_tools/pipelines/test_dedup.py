@@ -14,8 +14,8 @@ from pair_parts import read_lines, read_pairs, real_pairs, run_here, write_parts
 from data_tools.pipelines import clusters
 from data_tools.pipelines.clusters import (
     Limits,
+    Places,
     first_of_cluster,
-    first_of_cluster_plain,
     in_rounds,
     one_by_one,
     similar_to_first,
@@ -213,6 +213,22 @@ def test_real_questions_from_templates_stay(tmp_path: Path) -> None:
 def test_clusters_are_those_of_a_plain_union(matches: list[tuple[int, int]]) -> None:
     places, first = first_of_cluster(np.array(matches, np.uint64))
     assert (places.tolist(), first.tolist()) == first_of_cluster_plain(np.array(matches, np.uint64))
+
+
+def first_of_cluster_plain(matches: Places) -> tuple[list[int], list[int]]:
+    """What `first_of_cluster` finds, with a union of one match after the other."""
+    parent: dict[int, int] = {}
+
+    def root(place: int) -> int:
+        while parent.setdefault(place, place) != place:
+            place = parent[place]
+        return place
+
+    for left, right in matches.tolist():
+        smaller, larger = sorted((root(left), root(right)))
+        parent[larger] = smaller
+    places = sorted(parent)
+    return places, [root(place) for place in places]
 
 
 LIMITS = Limits(1, 0.5, 0.5)

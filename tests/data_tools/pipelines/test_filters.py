@@ -6,6 +6,7 @@ import pytest
 from beir_folder import shared_data
 from pair_parts import read_lines, read_pairs, real_pairs, run_here, write_parts
 
+from data_tools.cli import main
 from data_tools.pipelines.filters import FilterSettings, fault_of, filter_plan
 from largede.errors import DataError
 
@@ -160,6 +161,37 @@ def test_counts_of_parts_add_up(tmp_path: Path) -> None:
 def test_limits_that_contradict_each_other_are_refused() -> None:
     with pytest.raises(DataError, match="--min-query-words 9 and --max-query-words 3"):
         FilterSettings(min_query_words=9, max_query_words=3)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("min_letters", 7.0),
+        ("max_links", -3.0),
+        ("max_repeated_lines", 1.5),
+        ("language_confidence", 9.0),
+        ("max_allowed_share", float("nan")),
+        ("min_score", float("inf")),
+    ],
+)
+def test_a_setting_out_of_range_is_refused_by_its_flag(setting: str, value: float) -> None:
+    with pytest.raises(DataError, match=f"--{setting.replace('_', '-')} {value}"):
+        FilterSettings(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_a_filter_that_keeps_nothing_says_what_removed_the_pairs_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parts = [[GOOD] * 3, [{**GOOD, "query": "x"}] * 2, []]
+    inputs = write_parts(tmp_path / "pairs", parts)
+    command = ["filter", str(inputs), "--out", str(tmp_path / "out"), "--workers", "1"]
+    for _ in range(2):
+        assert main([*command, "--min-query-words", "9"]) == 2
+        said = capsys.readouterr().err
+        assert f"of the 5 pairs of {inputs} none is kept (query too short, 5 times)" in said
+        assert [path.name for path in tmp_path.iterdir()] == ["pairs"]
+    assert main(command) == 0
+    assert [len(part) for part in map(read_pairs, [tmp_path / "out"])] == [3]
 
 
 def test_nearly_all_real_english_pairs_stay(tmp_path: Path) -> None:

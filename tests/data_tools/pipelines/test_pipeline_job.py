@@ -15,7 +15,9 @@ from data_tools.cli import main
 from data_tools.pipelines.dedup import DedupSettings, dedup_plan
 from data_tools.pipelines.filters import FilterSettings, filter_plan
 from data_tools.pipelines.report import html, markdown
+from data_tools.pipelines.work import Work, only_one_command
 from largede.errors import DataError
+from largede.files import remove_folder
 
 PLAN = filter_plan(FilterSettings())
 
@@ -74,24 +76,62 @@ def test_plain_gzip_and_zstd_parts_and_single_files_are_read(pairs: Path, tmp_pa
     assert read_lines(tmp_path / "single") == lines[10:20]
 
 
-def test_changed_inputs_and_settings_are_refused_when_finished(pairs: Path, tmp_path: Path) -> None:
+def test_changed_inputs_and_settings_are_refused_and_named_when_finished(pairs: Path, tmp_path: Path) -> None:
     run_here(PLAN, pairs, tmp_path / "out")
     before = state(tmp_path / "out")
-    with pytest.raises(DataError, match="other inputs or settings"):
+    with pytest.raises(DataError, match="other inputs or settings: min_query_words is 3, not 2\n"):
         run_here(filter_plan(FilterSettings(min_query_words=3)), pairs, tmp_path / "out")
     os.utime(pairs / "part-00000.jsonl.zst")
-    with pytest.raises(DataError, match="other inputs or settings"):
+    with pytest.raises(DataError, match="other inputs or settings: input part-00000.jsonl.zst has changed\n"):
         run_here(PLAN, pairs, tmp_path / "out")
     assert state(tmp_path / "out") == before
 
 
-def test_changed_settings_are_refused_when_unfinished(pairs: Path, tmp_path: Path) -> None:
+def test_inputs_that_were_moved_are_the_same_inputs(pairs: Path, tmp_path: Path) -> None:
+    run_here(PLAN, pairs, tmp_path / "out")
+    assert not run_here(PLAN, pairs.rename(tmp_path / "elsewhere"), tmp_path / "out").done_now
+
+
+def test_changed_inputs_are_refused_and_named_when_unfinished(pairs: Path, tmp_path: Path) -> None:
     broken = write_parts(tmp_path / "broken", [[pair(1)], [{"query": "no passage"}]])
     with pytest.raises(DataError, match="has no positive"):
         run_here(PLAN, broken, tmp_path / "out")
-    with pytest.raises(DataError, match="unfinished work from other inputs"):
+    with pytest.raises(DataError, match="unfinished work from other inputs or settings: 4 inputs, not 2; input part-0"):
         run_here(PLAN, pairs, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_limit_of_bad_lines_may_be_raised_not_lowered(tmp_path: Path) -> None:
+    broken = write_parts(tmp_path / "broken", [[pair(1)], [{"query": "no passage"}]])
+    with pytest.raises(DataError, match="has no positive"):
+        run_here(PLAN, broken, tmp_path / "out")
+    assert run_here(filter_plan(FilterSettings(), skip_bad=1), broken, tmp_path / "out").done_now
+    with pytest.raises(DataError, match="other inputs or settings: skip_bad is 0, not 1"):
+        run_here(PLAN, broken, tmp_path / "out")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_after_a_failure_with_nothing_finished_another_command_is_taken(
+    pairs: Path, tmp_path: Path, workers: int
+) -> None:
+    broken = write_parts(tmp_path / "broken", [[{"query": "no passage"}]] * 2)
+    with pytest.raises(DataError, match="has no positive"):
+        run_here(PLAN, broken, tmp_path / "out", workers)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "pairs"]
+    assert run_here(PLAN, pairs, tmp_path / "out", workers).done_now
+
+
+def test_settings_are_written_before_anything_else(
+    pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill at any file system call leaves what the next command recognises; here it fails at the first."""
+    with monkeypatch.context() as patch:
+        patch.setattr("data_tools.pipelines.job.write_json", None)
+        with pytest.raises(TypeError):
+            run_here(PLAN, pairs, tmp_path / "out")
+    assert not (tmp_path / "out.work" / "results").exists()
+    (tmp_path / "out.work" / "results").mkdir()  # as an earlier version left it
+    assert run_here(PLAN, pairs, tmp_path / "out").done_now
 
 
 def test_results_that_were_changed_or_are_not_ours_are_refused(pairs: Path, tmp_path: Path) -> None:
@@ -134,6 +174,15 @@ def test_tasks_that_are_done_are_not_done_again(pairs: Path, tmp_path: Path) -> 
     assert read_lines(tmp_path / "out") == read_lines(pairs)
 
 
+def test_what_a_killed_task_was_writing_does_not_come_into_the_results(pairs: Path, tmp_path: Path) -> None:
+    broken = write_parts(tmp_path / "broken", [[pair(1)], [{"query": "no passage"}]])
+    with pytest.raises(DataError, match="has no positive"):
+        run_here(PLAN, broken, tmp_path / "out")
+    (tmp_path / "out.work" / "results" / ".part-00001.jsonl.zst.77.partial").write_bytes(b"half")
+    run_here(filter_plan(FilterSettings(), skip_bad=1), broken, tmp_path / "out")
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_goes_on_and_writes_the_same_bytes(tmp_path: Path) -> None:
     rows = [[pair(number % 2000) for number in range(part * 1000, part * 1000 + 1000)] for part in range(4)]
@@ -168,6 +217,19 @@ def test_of_two_commands_at_once_one_works_and_the_other_finds_it_done(pairs: Pa
     assert read_lines(tmp_path / "out") == read_lines(pairs)
 
 
+def test_a_command_that_waited_for_one_that_left_nothing_begins_by_itself(pairs: Path, tmp_path: Path) -> None:
+    work = Work(tmp_path / "out.work")
+    command = [sys.executable, "-m", "data_tools.cli", "filter", str(pairs), "--out", str(tmp_path / "out")]
+    with only_one_command(work):
+        process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.PIPE, text=True)
+        assert process.stderr is not None
+        assert "waiting for an earlier command" in process.stderr.readline()
+        remove_folder(work.folder)
+    assert "Error" not in process.communicate(timeout=60)[1]
+    assert process.returncode == 0
+    assert read_lines(tmp_path / "out") == read_lines(pairs)
+
+
 def test_inputs_that_hold_nothing_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: No such file or directory"):
         run_here(PLAN, tmp_path / "nowhere", tmp_path / "out")
@@ -189,7 +251,8 @@ def test_errors_are_one_message_and_a_status(tmp_path: Path, capfd: pytest.Captu
 
 def test_text_from_the_data_has_no_effect_on_the_pages(tmp_path: Path) -> None:
     hostile = {"query": "<script>alert(1)</script>", "positive": "x | y\n# not a heading <img src=x onerror=alert(2)>"}
-    inputs = write_parts(tmp_path / "pairs", [[hostile, pair(1)]])
+    kept = {**pair(1), "query": "one two three four five six seven eight nine"}
+    inputs = write_parts(tmp_path / "pairs", [[hostile, pair(1), kept]])
     report = run_here(filter_plan(FilterSettings(min_query_words=9)), inputs, tmp_path / "out").report
     assert report is not None
     assert "<script>" not in html(report) and "<img" not in html(report)

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.pipelines.words import run_at, run_hashes, run_hashes_plain, runs_of_lengths, words, words_plain
+from data_tools.pipelines.words import _factors, run_at, run_hashes, runs_of_lengths, words, words_plain
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,24 @@ def test_the_fast_ways_find_the_words_of_the_plain_one_in_mixed_texts(text: str)
 @given(st.lists(st.sampled_from(["a", "b", "tower", "7", "né"]), max_size=12), st.integers(1, 6))
 def test_hashes_of_runs_equal_the_plain_computation(found: list[str], length: int) -> None:
     assert run_hashes(found, length).tolist() == run_hashes_plain(found, length)
+
+
+def run_hashes_plain(found: list[str], length: int) -> list[int]:
+    """What `run_hashes` computes, one run at a time, in whole numbers."""
+    length = min(length, len(found))
+    hashes = []
+    for first in range(len(found) - length + 1 if found else 0):
+        total = length
+        for place, word in enumerate(found[first : first + length]):
+            total += xxhash.xxh3_64_intdigest(word.encode()) * int(_factors(length)[place])
+        hashes.append(mixed_plain(total % 2**64))
+    return hashes
+
+
+def mixed_plain(value: int) -> int:
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ value >> 27) * 0x94D049BB133111EB % 2**64
+    return value ^ value >> 31
 
 
 def test_several_lengths_at_once_are_each_as_if_alone() -> None:
