@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from data_tools.dropped import Dropped
 from data_tools.format import Format, Record, option
 from data_tools.readers.markdown import markdown_to_text
-from data_tools.sources import LONG_WINDOW_BYTES, lines_of
+from data_tools.sources import lines_of
 from largede.streams.pair import Pair
 
 _GONE = frozenset({"[deleted]", "[removed]", "[deleted by user]", "[removed by reddit]"})
@@ -46,7 +46,7 @@ class Text(NamedTuple):
 
 def texts(path: Path, options: RedditOptions, dropped: Dropped) -> Iterator[Record]:
     """Posts and comments by the post they belong to."""
-    for number, line in enumerate(lines_of(path, LONG_WINDOW_BYTES), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if line.isspace():
             continue
         try:
