@@ -24,7 +24,7 @@ from data_tools.sources import Damaged, advance
 
 MOST_DICTIONARY_BYTES = 1 << 28
 """What 7-Zip's highest level takes; more has to be asked of it by name."""
-# A header of this many bytes may name as many files, each of which takes py7zr some 700 bytes.
+# A header of this many bytes may name as many files, each of which takes py7zr over 500 bytes.
 _MOST_HEADER_BYTES = 1 << 17
 _READ_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 18
