@@ -30,8 +30,8 @@ otherwise."""
 _LEAST_LIMIT_BYTES = 1 << 30
 
 _READ_BYTES = 1 << 20
-# The most hostile frame grows 32,000 times: this much input becomes 128 MiB.
-_COMPRESSED_READ_BYTES = 1 << 12
+# The most hostile frame grows 32,000 times: this much input becomes 32 MiB.
+_COMPRESSED_READ_BYTES = 1 << 10
 _XZ_MEMORY_BYTES = 1 << 28
 
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".7z"})
