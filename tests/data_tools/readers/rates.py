@@ -137,13 +137,13 @@ def parquet(folder: Path) -> Iterator[Path]:
 
 
 def stackexchange(folder: Path) -> Iterator[Path]:
-    """Dump of one site, .7z; questions with two answers of some 130 words."""
+    """Dump of one site, .7z; questions with two answers, of real posts' length."""
     write_stackexchange(folder, 60_000_000)
     yield folder / "made.7z"
 
 
 def reddit(folder: Path) -> Iterator[Path]:
-    """Dumps RS and RC, .zst; posts with three comments of some 40 words, a quotation in each."""
+    """Dumps RS and RC, .zst; posts with three comments, a quotation in each."""
     write_reddit(folder, 60_000_000)
     yield folder / "RS.zst"
     yield folder / "RC.zst"
