@@ -23,7 +23,7 @@ from py7zr.properties import PROPERTY
 from data_tools.sources import Damaged, advance
 
 MOST_DICTIONARY_BYTES = 1 << 28
-"""What 7-Zip's highest level takes; more has to be asked of it by name."""
+"""Of LZMA and LZMA2. A larger one is taken for hostile when there is text to fill it."""
 # A header of this many bytes may name as many files, each of which takes py7zr over 500 bytes.
 _MOST_HEADER_BYTES = 1 << 17
 _READ_BYTES = 1 << 16
