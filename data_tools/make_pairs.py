@@ -28,7 +28,7 @@ from data_tools.working import COMPLETE, remove_finished, working, working_folde
 from largede.errors import DataError
 from largede.files import read_json_object, refuse_existing, remove_folder, sha256_file, write_json
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same inputs give other parts, so that old ones are not taken for finished."""
 _RECORDS = "records"
 

@@ -1,8 +1,9 @@
 """Bytes out of files as they are published: plain, .gz, .bz2, .xz, .zst and .7z, always as a stream.
 
 Nothing is ever extracted onto the disk and no name found in an archive is used as a path. Memory is bounded whatever a
-file holds: small reads bound what one decompression can grow to, windows are limited, lines too. What a file may hold
-in all is limited by `reading` or, without it, by its size.
+file holds: small reads bound what one decompression can grow to, lines are limited, and so is the text that a frame may
+refer back to: 2 GiB for .zst, of which as much is taken as the frame asks for and holds, 256 MiB for .xz and .7z. What
+a file may hold in all is limited by `reading` or, without it, by its size.
 """
 
 import bz2
@@ -20,10 +21,8 @@ from largede.errors import DataError
 
 # Longer than any text worth embedding; without a limit one line of a hostile archive could fill the memory.
 MAX_LINE_BYTES = 1 << 24
-DEFAULT_WINDOW_BYTES = 1 << 27
-"""Of a zstandard frame. More than zstd's own default would refuse files made with --long, less those of --ultra."""
-LONG_WINDOW_BYTES = 1 << 31
-"""What `zstd --long=31` needs, and with it the dumps of Reddit: 2 GiB for each file that is open."""
+MOST_WINDOW_BYTES = 1 << 31
+"""Of a zstandard frame, and the most there is: what `zstd --long=31` asks for, and with it the dumps of Reddit."""
 
 MOST_GROWTH = 200
 """Text in dumps becomes 4 to 20 times smaller. A file that grows further is taken for hostile unless --max-bytes says
@@ -31,8 +30,8 @@ otherwise."""
 _LEAST_LIMIT_BYTES = 1 << 30
 
 _READ_BYTES = 1 << 20
-# The most hostile frame grows 32,000 times: this much input becomes 128 MiB.
-_COMPRESSED_READ_BYTES = 1 << 12
+# The most hostile frame grows 32,000 times: this much input becomes 32 MiB.
+_COMPRESSED_READ_BYTES = 1 << 10
 _XZ_MEMORY_BYTES = 1 << 28
 
 COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".7z"})
@@ -40,6 +39,10 @@ COMPRESSED = frozenset({".gz", ".bz2", ".xz", ".zst", ".7z"})
 
 class Damaged(Exception):
     """A compressed file is truncated, damaged, or no such file at all."""
+
+    def __init__(self, what: str, mend: str = "fetch the file again") -> None:
+        super().__init__(what)
+        self.mend = mend
 
 
 @dataclass(frozen=True)
@@ -82,13 +85,13 @@ def _rules() -> Reading:
 
 
 @contextmanager
-def opened(path: Path, member: str | None = None, most_window_bytes: int = DEFAULT_WINDOW_BYTES) -> Iterator[IO[bytes]]:
+def opened(path: Path, member: str | None = None) -> Iterator[IO[bytes]]:
     """The bytes of a file, decompressed by suffix. `member` is the name of the file wanted from a .7z, without folders.
 
     Raises DataError that names the file and, where one is damaged, the place: also while the stream is read.
     """
     with _file_at(path) as file:
-        chunks = _chunks(path, file, member, most_window_bytes)
+        chunks = _chunks(path, file, member)
         # A plain file keeps its own buffer; there is nothing to watch over.
         stream: IO[bytes] = file if chunks is None else io.BufferedReader(_ChunkStream(path, chunks), _READ_BYTES)
         try:
@@ -96,13 +99,13 @@ def opened(path: Path, member: str | None = None, most_window_bytes: int = DEFAU
                 yield stream
         except Damaged as damage:
             place = f" at byte {file.tell():,}" if path.suffix != ".7z" else ""
-            raise unreadable(path, f"cannot be decompressed{place}: {damage}") from None
+            raise unreadable(path, f"cannot be decompressed{place}: {damage}", damage.mend) from None
 
 
-def lines_of(path: Path, most_window_bytes: int = DEFAULT_WINDOW_BYTES) -> Iterator[bytes]:
+def lines_of(path: Path) -> Iterator[bytes]:
     """The lines of a file. Raises DataError, naming the line, for a missing, truncated or damaged one."""
     number = 0
-    with opened(path, most_window_bytes=most_window_bytes) as stream:
+    with opened(path) as stream:
         try:
             while line := stream.readline(MAX_LINE_BYTES + 1):
                 number += 1
@@ -110,7 +113,8 @@ def lines_of(path: Path, most_window_bytes: int = DEFAULT_WINDOW_BYTES) -> Itera
                     raise unreadable(path, f"line {number} is longer than {MAX_LINE_BYTES} bytes", "split or remove it")
                 yield line
         except Damaged as damage:
-            raise unreadable(path, f"line {number + 1} cannot be decompressed: {damage}") from None
+            what = f"line {number + 1} cannot be decompressed: {damage}"
+            raise unreadable(path, what, damage.mend) from None
 
 
 def unreadable(path: Path, what: str, mend: str = "fetch the file again") -> DataError:
@@ -186,7 +190,7 @@ class _ChunkStream(io.RawIOBase):
         )
 
 
-def _chunks(path: Path, file: IO[bytes], member: str | None, window: int) -> Generator[bytes, None, None] | None:
+def _chunks(path: Path, file: io.BufferedReader, member: str | None) -> Generator[bytes, None, None] | None:
     """What the file holds, decompressed piece by piece; None when it is not compressed."""
     if path.suffix == ".7z":
         from data_tools.seven_zip import member_chunks
@@ -202,7 +206,7 @@ def _chunks(path: Path, file: IO[bytes], member: str | None, window: int) -> Gen
         import zstandard
 
         # zstandard's own reader ends quietly in the middle of a truncated frame; its objects do not.
-        return _frames(file, zstandard.ZstdDecompressor(max_window_size=window).decompressobj)
+        return _frames(file, zstandard.ZstdDecompressor(max_window_size=MOST_WINDOW_BYTES).decompressobj)
     return None
 
 

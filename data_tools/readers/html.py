@@ -4,7 +4,7 @@ Parsed by Lexbor through selectolax: a whole HTML5 parser in C, which mends what
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from selectolax.lexbor import LexborHTMLParser
@@ -31,13 +31,14 @@ MOST_HTML_CHARACTERS = 100_000
 what is longer than this is not for it."""
 
 
-def html_to_text(html: str) -> str:
+def html_to_text(html: str, is_repeated: Callable[[str], bool] | None = None) -> str:
     """The text as it reads: one line for each paragraph, list item, table row and line of code; spaces collapsed.
 
-    Links become their texts, scripts and styles nothing, entities their characters. Code in `pre` keeps its
-    indentation. Numbers stay what they are: 2<sup>10</sup> becomes 2^10, CO<sub>2</sub> CO2. Lost are the numbers that
-    a browser puts before the items of `ol`, and pictures with their `alt`. The caller sees to it that `html` has no
-    more than MOST_HTML_CHARACTERS.
+    Quotations (`blockquote`) stay, but for those whose text `is_repeated` tells to leave out; one within another goes
+    or stays with it. Links become their texts, scripts and styles nothing, entities their characters. Code in `pre`
+    keeps its indentation but not its empty lines: nothing that is returned has any. Numbers stay what they are:
+    2<sup>10</sup> becomes 2^10, CO<sub>2</sub> CO2. Lost are the numbers that a browser puts before the items of `ol`,
+    and pictures with their `alt`. The caller sees to it that `html` has no more than MOST_HTML_CHARACTERS.
     """
     html = without_indents(html)
     if "<" not in html and "&" not in html:
@@ -45,15 +46,15 @@ def html_to_text(html: str) -> str:
     body = LexborHTMLParser(html).body
     if body is None:
         return ""
-    return collapsed_lines("".join(_pieces(body)))
+    return collapsed_lines("".join(_pieces(body, is_repeated)))
 
 
-def _pieces(body: Any) -> Iterator[str]:
+def _pieces(body: Any, is_repeated: Callable[[str], bool] | None) -> Iterator[str]:
     """The texts below `body` with line breaks around blocks, and signs around what stands higher or lower."""
     in_code = 0
     before = "\n"
     closings: list[str] = []
-    for node, tag, ends in _walk(body):
+    for node, tag, ends in _walk(body, is_repeated):
         if tag == "-text":
             text = node.text_content
             piece = indented(text, before == "\n") if in_code else text.replace("\n", " ")
@@ -71,21 +72,27 @@ def _pieces(body: Any) -> Iterator[str]:
             before = piece[-1]
 
 
-def _walk(body: Any) -> Iterator[tuple[Any, str, bool]]:
+def _walk(body: Any, is_repeated: Callable[[str], bool] | None) -> Iterator[tuple[Any, str, bool]]:
     """(node, tag, False) where a text or element begins, (element, tag, True) where it ends, without what is left out.
 
     No recursion: a hostile page may be nested deeply.
     """
     above: list[tuple[Any, str]] = []
+    quotations = 0
     node = body.child
     while node is not None or above:
         if node is None:
             # All children are done: behind the element that held them.
             node, tag = above.pop()
+            quotations -= tag == "blockquote"
             yield node, tag, True
         elif (tag := node.tag) == "-text":
             yield node, tag, False
+        elif tag == "blockquote" and is_repeated and not quotations and is_repeated(node.text(separator=" ")):
+            # Only the outermost is asked about: to ask about each within another takes time that grows with the square.
+            yield node, tag, True
         elif tag not in _LEFT_OUT:
+            quotations += tag == "blockquote"
             yield node, tag, False
             above.append((node, tag))
             node = node.child

@@ -20,6 +20,7 @@ _INDENTED_QUOTE = re.compile(r"\s*>(?![!=&]|>>(?:\s|$))")
 _RULE = re.compile(r"\s*([-*_=])(\s*\1){2,}\s*$")
 _TABLE_RULE_SIGNS = frozenset("|:- \t\r")
 _LEAD = re.compile(r"\s*(#{1,6}\s+|[-*+]\s+)")
+_NUMBER = re.compile(r"\s*[0-9]{1,9}[.)]\s")
 # Most lines have none of the signs that any expression here begins with.
 _SIGN = re.compile(r"[\\`*_\[<>~^|#+-]")
 _INLINE = (
@@ -42,20 +43,25 @@ _INLINE = (
 def markdown_to_text(text: str) -> str:
     """The text as it reads, one line for each line of the source.
 
-    Quotations are left out: a reply that quotes what it answers would give the question away. Links become their
-    texts, bare addresses stay; code stays as it is, indentation included. A fence that nothing closes reaches to the
-    end, as on Reddit.
+    Quotations are left out: a reply that quotes what it answers would give the question away. With them go the lines
+    right below that Markdown counts in, up to an empty line or the beginning of something else. Links become their
+    texts, bare addresses stay; code stays as it is, indentation included, but for empty lines. A fence that nothing
+    closes reaches to the end, as on Reddit.
     """
     # Dumps hold what Reddit's interface answers: Markdown whose <, > and & are entities.
     text = without_indents(html.unescape(text)).replace("\u200b", "").replace("\ufeff", "")
     kept: list[str] = []
     fence = ""
+    is_quoting = False
     for line in text.split("\n"):
+        is_quoting = not fence and (_quotes_on(line) if _QUOTE.match(line) else is_quoting and _continues(line))
         if fence:
             if _closes(line, fence):
                 fence = ""
             else:
                 kept.append(indented(line))
+        elif is_quoting:
+            continue
         elif opening := _FENCE.match(line):
             fence = opening[1]
         elif _CODE_LINE.match(line):
@@ -64,6 +70,18 @@ def markdown_to_text(text: str) -> str:
         elif not (_QUOTE.match(line) or _RULE.match(line) or _is_table_rule(line)):
             kept.append(_plain(line))
     return collapsed_lines("\n".join(kept))
+
+
+def _quotes_on(line: str) -> bool:
+    """Whether a line of a quotation ends within a paragraph, which the next line may continue without a sign."""
+    quoted = line.lstrip("> \t\r")
+    return bool(quoted) and not _CODE_LINE.match(line) and not quoted.startswith(("#", "```", "~~~"))
+
+
+def _continues(line: str) -> bool:
+    """Whether a line below a paragraph is part of it."""
+    begins_block = _FENCE.match(line) or _RULE.match(line) or _LEAD.match(line) or _NUMBER.match(line)
+    return bool(line.strip()) and not begins_block
 
 
 def _closes(line: str, fence: str) -> bool:

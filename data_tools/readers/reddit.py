@@ -17,11 +17,17 @@ from typing import Any, NamedTuple
 from data_tools.dropped import Dropped
 from data_tools.format import Format, Record, option
 from data_tools.readers.markdown import markdown_to_text
-from data_tools.sources import LONG_WINDOW_BYTES, lines_of
+from data_tools.sources import lines_of
 from largede.streams.pair import Pair
 
 _GONE = frozenset({"[deleted]", "[removed]", "[deleted by user]", "[removed by reddit]"})
-_BOT = re.compile(r"bot[_-]?$|[_-]bot[_-]|^auto(moderator|tldr)$|^totesmessenger$|^mtgcardfetcher$", re.IGNORECASE)
+# By case, because Abbot, Talbot and MrRobot are people.
+_BOT = re.compile(r"[a-z0-9]Bot[_-]?$|[_-](?i:bot)([_-]|$)")
+_BOTS = frozenset(
+    {"automoderator", "autotldr", "totesmessenger", "mtgcardfetcher", "autowikibot", "imguralbumbot", "sneakpeekbot"}
+    | {"dogetipbot", "haikubot-1992", "writingpromptsrobot", "xkcd_transcriber", "youtubefactsbot"}
+)
+"""Without capitals. Those that give no sign of it in the way they spell themselves."""
 _POST, _COMMENT = "t3_", "t1_"
 
 
@@ -46,7 +52,7 @@ class Text(NamedTuple):
 
 def texts(path: Path, options: RedditOptions, dropped: Dropped) -> Iterator[Record]:
     """Posts and comments by the post they belong to."""
-    for number, line in enumerate(lines_of(path, LONG_WINDOW_BYTES), start=1):
+    for number, line in enumerate(lines_of(path), start=1):
         if line.isspace():
             continue
         try:
@@ -79,7 +85,7 @@ def _text_of(record: dict[str, Any], where: str, dropped: Dropped) -> tuple[str,
     if body.lower() in _GONE:
         dropped.note("deleted or removed", name)
         return None
-    if _BOT.search(fields["author"]):
+    if _BOT.search(fields["author"]) or fields["author"].lower() in _BOTS:
         dropped.note("written by a bot", f"{name} by {fields['author']}")
         return None
     if is_comment:
@@ -101,6 +107,7 @@ def pairs_of_thread(key: bytes, records: list[bytes], options: RedditOptions, dr
     replies = [reply for reply in candidates if _is_wanted(reply, by_name, plain, options, dropped)]
     if options.replies == "best":
         replies = _best(replies, dropped)
+    _count_posts_in_no_pair(by_name, candidates, replies, dropped)
     for reply in replies:
         yield Pair(
             query=plain[reply.parent],
@@ -111,6 +118,17 @@ def pairs_of_thread(key: bytes, records: list[bytes], options: RedditOptions, dr
             source=f"reddit/{reply.subreddit}",
             score=reply.score,
         )
+
+
+def _count_posts_in_no_pair(
+    by_name: dict[str, Text], candidates: list[Text], replies: list[Text], dropped: Dropped
+) -> None:
+    """So that what was read can be added up: a post is the query of pairs, or counted; a comment replies, or is."""
+    answered, used = ({reply.parent for reply in of} for of in (candidates, replies))
+    for text in by_name.values():
+        if not text.parent and text.name not in used:
+            reason = "post of whose replies none makes a pair" if text.name in answered else "post without a reply"
+            dropped.note(reason, f"{text.name}: {text.title}")
 
 
 def _is_wanted(

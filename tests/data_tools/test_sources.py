@@ -13,7 +13,7 @@ import py7zr
 import pytest
 import zstandard
 
-from data_tools.sources import LONG_WINDOW_BYTES, Reading, lines_of, opened, reading, watched
+from data_tools.sources import Reading, lines_of, opened, reading, watched
 from largede.errors import DataError
 
 TEXT = b"".join(b"line %d of some text that repeats itself\n" % i for i in range(20_000))
@@ -176,29 +176,46 @@ def test_bytes_read_are_told_to_the_meter(tmp_path: Path) -> None:
         assert path.stat().st_size <= sum(counts) <= path.stat().st_size + 1_100_000
 
 
-def test_long_windows_are_for_those_who_ask(tmp_path: Path) -> None:
+def test_the_longest_windows_are_read(tmp_path: Path) -> None:
     """As in dumps of Reddit (zstd --long=31)."""
     data = random.Random(0).randbytes(1 << 20)
     parameters = zstandard.ZstdCompressionParameters(window_log=31, enable_ldm=True)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
     path = tmp_path / "long.zst"
     path.write_bytes(compressor.compress(data) + compressor.flush())
-    with opened(path, most_window_bytes=LONG_WINDOW_BYTES) as stream:
-        assert stream.read() == data
-    with pytest.raises(DataError, match="too much memory"):
-        read(path)
+    assert read(path) == data
+    assert b"".join(lines_of(path)) == data
 
 
 PEAK = """
 import sys
 from pathlib import Path
-from data_tools.sources import opened
-with opened(Path(sys.argv[1])) as stream:
-    while stream.read(1 << 16):
-        pass
+from data_tools.sources import Reading, opened, reading
+from largede.errors import DataError
+try:
+    with reading(Reading(max_bytes=int(sys.argv[2]) or None)), opened(Path(sys.argv[1])) as stream:
+        while stream.read(1 << 16):
+            pass
+except DataError as error:
+    assert "holds more than" in str(error) and sys.argv[2] != "0", error
 # Not ru_maxrss, which a process takes over from the one that started it.
 print(int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]) // 1024)
 """
+
+
+def peak_mib(path: Path, max_bytes: int = 0) -> int:
+    words = [sys.executable, "-c", PEAK, str(path), str(max_bytes)]
+    return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("window_log", [27, 31])
+def test_a_bomb_takes_little_more_memory_than_it_may_hold(tmp_path: Path, window_log: int) -> None:
+    parameters = zstandard.ZstdCompressionParameters(window_log=window_log)
+    frame = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    path = tmp_path / "bomb.zst"
+    path.write_bytes(b"".join(frame.compress(bytes(1 << 20)) for _ in range(400)) + frame.flush())
+    assert path.stat().st_size < 20_000
+    assert peak_mib(path, 1_000_000) < 150
 
 
 @pytest.mark.parametrize("suffix", [".zst", ".7z"])
@@ -206,9 +223,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, suffix: str) -> None
     half_random = b"".join(os.urandom(500) + bytes(500) for _ in range(3_000))
     peaks = []
     for times in (1, 4):
-        path = compressed(tmp_path, suffix, half_random * times)
-        done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
-        peaks.append(int(done.stdout))
+        peaks.append(peak_mib(compressed(tmp_path, suffix, half_random * times)))
     assert peaks[1] < peaks[0] + 6, peaks
 
 

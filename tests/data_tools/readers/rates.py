@@ -1,15 +1,16 @@
-"""Pairs a second of every reader of labelled data: python tests/data_tools/readers/rates.py FOLDER
+"""Rate and memory of every reader: python tests/data_tools/readers/rates.py FOLDER [FORMAT ...]
 
-Writes made inputs into FOLDER (600 MB; passages of 56 words, as MS MARCO's), turns them into pairs with
-`largede-data pairs FORMAT ... --workers 1`, and prints what each pairs.json says, and pairs for each second of
-processor time, which neighbours on the machine disturb less. Counted is everything: reading, grouping, writing parts.
+Writes made inputs into FOLDER (600 MB at most at a time; passages of 56 words, as MS MARCO's, and made dumps), turns
+them into pairs with `largede-data pairs FORMAT ... --workers 1`, twice, each time in a process of its own, and prints
+what each pairs.json says of a second of processor time, which neighbours on the machine disturb less. Counted is
+everything: reading, grouping, writing parts.
 """
 
 import json
 import random
 import shutil
+import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import pyarrow as arrow
 import pyarrow.parquet
 
-from data_tools.cli import main
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from made_dumps import write_reddit, write_stackexchange
 
 WORDS = [f"{chr(97 + i % 26)}{'aeiou'[i % 5]}{i}" for i in range(3000)]
 _random = random.Random(0)
@@ -134,7 +136,22 @@ def parquet(folder: Path) -> Iterator[Path]:
     yield folder / "a.parquet"
 
 
+def stackexchange(folder: Path) -> Iterator[Path]:
+    """Dump of one site, .7z; questions with two answers, of real posts' length."""
+    write_stackexchange(folder, 60_000_000)
+    yield folder / "made.7z"
+
+
+def reddit(folder: Path) -> Iterator[Path]:
+    """Dumps RS and RC, .zst; posts with three comments, a quotation in each."""
+    write_reddit(folder, 60_000_000)
+    yield folder / "RS.zst"
+    yield folder / "RC.zst"
+
+
 MAKERS: tuple[Callable[[Path], Iterator[Path]], ...] = (
+    stackexchange,
+    reddit,
     msmarco,
     tevatron,
     tevatron_ids,
@@ -148,27 +165,37 @@ MAKERS: tuple[Callable[[Path], Iterator[Path]], ...] = (
 )
 
 
-def rate(maker: Callable[[Path], Iterator[Path]], folder: Path, runs: int = 3) -> str:
+_MEASURED = """
+import sys
+from pathlib import Path
+from data_tools.cli import main
+assert main(sys.argv[1:]) == 0
+# Not ru_maxrss, which a process takes over from the one that started it.
+print(int(Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]) // 1024)
+"""
+
+
+def rate(maker: Callable[[Path], Iterator[Path]], folder: Path, runs: int = 2) -> str:
     name = maker.__name__.replace("_", "-")
     place = folder / name
     place.mkdir(parents=True)
     inputs = list(map(str, maker(place)))
-    found, per_cpu_s = [], []
+    found, peaks = [], []
     for _ in range(runs):
-        started = time.process_time()
         flags = ["--max-negatives", "10"] if name == "msmarco" else []
-        assert main(["pairs", name, *inputs, "--out", str(place / "out"), "--workers", "1", *flags]) == 0
+        verb = ["pairs", name, *inputs, "--out", str(place / "out"), "--workers", "1", *flags]
+        done = subprocess.run([sys.executable, "-c", _MEASURED, *verb], stdout=subprocess.PIPE, text=True, check=True)
         found.append(json.loads((place / "out" / "pairs.json").read_bytes()))
-        per_cpu_s.append(round(found[-1]["pairs"] / (time.process_time() - started)))
+        peaks.append(int(done.stdout.splitlines()[-1]))
         shutil.rmtree(place / "out")
-    pairs, megabytes = (sorted(m[key] for m in found) for key in ("pairs_per_busy_s", "input_mb_per_busy_s"))
+    pairs, megabytes = (sorted(m[key] for m in found) for key in ("pairs_per_cpu_s", "input_mb_per_cpu_s"))
     shutil.rmtree(place)
     columns = [
         name,
         f"{found[0]['pairs']:,}",
-        f"{min(per_cpu_s):,} to {max(per_cpu_s):,}",
         f"{pairs[0]:,} to {pairs[-1]:,}",
         f"{megabytes[0]:.1f} to {megabytes[-1]:.1f}",
+        str(max(peaks)),
         str(maker.__doc__),
     ]
     return f"| {' | '.join(columns)} |"
@@ -177,5 +204,5 @@ def rate(maker: Callable[[Path], Iterator[Path]], folder: Path, runs: int = 3) -
 if __name__ == "__main__":
     chosen = [maker for maker in MAKERS if not sys.argv[2:] or maker.__name__.replace("_", "-") in sys.argv[2:]]
     table = [rate(maker, Path(sys.argv[1])) for maker in chosen]
-    print("| format | pairs | pairs/CPU s | pairs/s | MB/s of input | made input |\n|---|---|---|---|---|---|")
+    print("| format | pairs | pairs/s | MB/s of input | peak MiB | made input |\n|---|---|---|---|---|---|")
     print("\n".join(table))

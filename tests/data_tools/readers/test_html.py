@@ -6,6 +6,7 @@ import pytest
 from beir_folder import shared_data
 
 from data_tools.readers.html import MOST_HTML_CHARACTERS, html_to_text
+from data_tools.readers.repeats import Asked
 from data_tools.sources import opened
 from data_tools.xml_rows import xml_rows
 
@@ -41,6 +42,29 @@ from data_tools.xml_rows import xml_rows
 )
 def test_html_becomes_the_text_one_reads(source: str, text: str) -> None:
     assert html_to_text(source) == text
+
+
+def test_quotations_that_repeat_what_was_asked_go_and_others_stay() -> None:
+    asked = Asked("How long should green tea steep when the water is not quite boiling?")
+    repeated = "<p>Green tea <b>steep</b>, when the water is</p>"
+    long = "<p>should green</p> <p>tea steep when the water is not</p>"
+    for quoted, text in (
+        (f"a<blockquote>{long}</blockquote>b", "a\nb"),
+        (f"a<blockquote>{repeated}</blockquote>b", "a\nGreen tea steep, when the water is\nb"),
+        (f"a<blockquote>said<blockquote>{long}</blockquote>more</blockquote>b", "a\nb"),
+        (f"a<blockquote>c</blockquote><blockquote>{long}</blockquote><blockquote>d</blockquote>", "a\nc\nd"),
+        (f"{long}", "should green\ntea steep when the water is not"),
+        (f"<blockquote>{long}", ""),
+    ):
+        assert html_to_text(quoted, asked) == text
+    assert html_to_text(f"<blockquote>{long}</blockquote>b").endswith("not\nb")
+
+
+def test_quotations_within_quotations_are_asked_about_once() -> None:
+    calls: list[str] = []
+    page = "<blockquote>a" * 3000 + "</blockquote>" * 3000 + "<blockquote>b</blockquote>"
+    assert html_to_text(page, lambda text: bool(calls.append(text))).endswith("a\nb")
+    assert len(calls) == 2
 
 
 class _Words(html.parser.HTMLParser):

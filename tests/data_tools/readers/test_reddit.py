@@ -92,7 +92,8 @@ def test_options_choose_and_what_they_leave_out_is_counted(
 ) -> None:
     result, found = run(tmp_path, **options)
     assert ids(found) == expected
-    assert sum(dropped(result).values()) == 4 - len(expected)
+    posts, replies = 1, 4
+    assert sum(dropped(result).values()) == replies - len(expected) + posts - len({"t3_p"} & set(dict(expected)))
 
 
 def test_what_nobody_should_learn_from_is_counted_by_reason(tmp_path: Path) -> None:
@@ -128,6 +129,37 @@ def test_what_nobody_should_learn_from_is_counted_by_reason(tmp_path: Path) -> N
         "written by a bot": 2,
     }
     assert result.manifest["dropped"]["written by a bot"]["example"] == "t1_g by AutoModerator"
+
+
+def test_posts_in_no_pair_are_counted(tmp_path: Path) -> None:
+    posts = [*POSTS, post("q", "Is white tea really white?"), post("r", "Any good tea shops around here?")]
+    posts += [post("s", "Nobody answers this either, it seems")]
+    comments = [*COMMENTS, comment("z", "t3_q", "no", link="q"), comment("y", "t1_z", "why not, pray?", link="q")]
+    result, found = run(tmp_path, comments, posts)
+    assert len(found) == 4
+    assert dropped(result) == {
+        "post of whose replies none makes a pair": 1,
+        "post without a reply": 2,
+        "reply below --min-words": 1,
+        "reply to a text below --min-words": 1,
+    }
+    assert result.manifest["dropped"]["post without a reply"]["example"].startswith(("t3_r: Any", "t3_s: Nobody"))
+
+
+def test_posts_alone_are_refused_with_their_number(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no pairs in .*\(post without a reply, 1 time\)"):
+        run(tmp_path, [])
+
+
+PEOPLE = ["Abbot", "Talbot", "MrRobot", "abbott", "robotics_fan", "ABBOT", "botany-lover", "Bot"]
+BOTS = ["AutoModerator", "xyz_bot", "xyz-bot", "WikiTextBot", "RemindMeBot", "HelperBot_", "autotldr", "a_bot_b"]
+
+
+def test_bots_are_told_from_people_by_how_they_spell_themselves(tmp_path: Path) -> None:
+    body = "Two minutes, but let the water cool first."
+    comments = [comment(f"n{number}", "t3_p", body, author=name) for number, name in enumerate(PEOPLE + BOTS)]
+    result, found = run(tmp_path, comments)
+    assert len(found) == len(PEOPLE) and dropped(result) == {"written by a bot": len(BOTS)}
 
 
 def test_threads_are_joined_across_files_and_processes(tmp_path: Path) -> None:

@@ -194,6 +194,16 @@ def test_one_site_twice_is_refused(tmp_path: Path) -> None:
         )
 
 
+def test_what_an_answer_quotes_of_its_question_is_left_out(tmp_path: Path) -> None:
+    title = "How long should green tea steep in a pot of iron?"
+    body = "<p>My water is always too hot and my tea bitter, even in winter.</p>"
+    quotes = (title, body, "The manual says to wait for two minutes and no longer.", f"{title[:20]}")
+    rows = [question(1, title, body=body)]
+    rows += [answer(2 + i, 1, i, f"<blockquote>{quote}</blockquote>\n<p>Wait.</p>") for i, quote in enumerate(quotes)]
+    _, found = run(tmp_path, rows, answers="all")
+    assert [pair.positive for pair in found] == ["Wait.", "Wait.", f"{quotes[2]}\nWait.", f"{quotes[3].strip()}\nWait."]
+
+
 def test_real_dumps_pass(tmp_path: Path) -> None:
     inputs = [shared_data("dumps", f"{name}.xml") for name in ("ai", "beer", "coffee")]
     result = make_pairs(FORMAT, StackExchangeOptions(), inputs, tmp_path / "out", PairsSettings(workers=2))
