@@ -1,13 +1,18 @@
 """The verbs `filter`, `dedup` and `decontaminate`, and their flags; nothing heavy is imported before one runs."""
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from largede.verbs import Verb, finite, positive
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from data_tools.pipelines.job import Plan
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 
 def _common_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +36,12 @@ def _common_flags(parser: argparse.ArgumentParser) -> None:
     add("--slurm-time", metavar="HH:MM:SS", help="time limit of a job")
     add("--slurm-qos", metavar="NAME", help="quality of service, where the cluster asks for one")
     add("--wait", action="store_true", help="stay until the Slurm jobs have ended")
+
+
+def _settings(kind: type[Settings], args: argparse.Namespace, **given: Any) -> Settings:
+    """The settings of a pipeline, each field from the flag of its name, but for those given."""
+    names = (field.name for field in fields(kind) if field.name not in given)
+    return kind(**{name: getattr(args, name) for name in names}, **given)
 
 
 def _run(plan: "Plan", args: argparse.Namespace) -> None:
@@ -78,20 +89,8 @@ def _filter_flags(parser: argparse.ArgumentParser) -> None:
 def _run_filter(args: argparse.Namespace) -> None:
     from data_tools.pipelines.filters import FilterSettings, filter_plan
 
-    settings = FilterSettings(
-        args.min_query_words,
-        args.max_query_words,
-        args.min_passage_words,
-        args.max_passage_words,
-        tuple(sorted(set(args.languages))),
-        args.language_confidence,
-        args.max_allowed_share,
-        args.min_score,
-        args.min_letters,
-        args.max_links,
-        args.max_repeated_lines,
-        not args.keep_boilerplate,
-    )
+    languages = tuple(sorted(set(args.languages)))
+    settings = _settings(FilterSettings, args, languages=languages, boilerplate=not args.keep_boilerplate)
     _run(filter_plan(settings, args.skip_bad), args)
 
 
@@ -127,18 +126,7 @@ def _dedup_flags(parser: argparse.ArgumentParser) -> None:
 def _run_dedup(args: argparse.Namespace) -> None:
     from data_tools.pipelines.dedup import DedupSettings, dedup_plan
 
-    settings = DedupSettings(
-        args.query_similarity,
-        args.passage_similarity,
-        args.bands,
-        args.query_hashes,
-        args.passage_hashes,
-        args.query_ngram,
-        args.passage_ngram,
-        args.whole_query_words,
-        args.whole_passage_words,
-        args.seed,
-    )
+    settings = _settings(DedupSettings, args)
     _run(dedup_plan(settings, args.skip_bad), args)
 
 
@@ -168,7 +156,7 @@ def _decontaminate_flags(parser: argparse.ArgumentParser) -> None:
 def _run_decontaminate(args: argparse.Namespace) -> None:
     from data_tools.pipelines.decontaminate import DecontaminateSettings, decontaminate_plan
 
-    settings = DecontaminateSettings(args.ngram, args.shortest_run, args.shortest_query, args.queries_only, args.split)
+    settings = _settings(DecontaminateSettings, args)
     _run(decontaminate_plan(args.against, settings, args.skip_bad), args)
 
 
