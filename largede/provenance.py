@@ -1,6 +1,7 @@
 """What was run, on what, by which versions: the lines that make a figure repeatable."""
 
 import contextlib
+import functools
 import os
 import platform
 import shlex
@@ -30,11 +31,17 @@ def provenance() -> dict[str, str]:
     """Command, commit, versions and hardware, each one line."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "largede": f"{largede.__version__}{_commit()}",
+        "largede": largede_version(),
         "versions": ", ".join(f"{name} {found}" for name, found in library_versions().items()),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "hardware": _hardware(),
     }
+
+
+@functools.cache
+def largede_version() -> str:
+    """Version and commit of the code that this process runs; asked of git once, since checkpoints ask often."""
+    return f"{largede.__version__}{_commit()}"
 
 
 def library_versions() -> dict[str, str]:

@@ -30,7 +30,8 @@ from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, LargedeError
 from largede.files import sha256_file, write_json
-from largede.provenance import library_versions
+from largede.models.weights import read_range
+from largede.provenance import largede_version, library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.fill import fill_engine
@@ -181,7 +182,7 @@ def state_of(engine: Any, recipe: Recipe, step: int, files: dict[str, Any], plac
         optimizer_steps=optimizer_steps,
         recipe=asdict(recipe),
         parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
-        versions=library_versions(),
+        versions={"largede": largede_version(), **library_versions()},
         files=files,
         **asdict(place),
     )
@@ -210,6 +211,7 @@ def read_state(checkpoint: Path) -> CheckpointState:
     """
     try:
         values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        refuse_other_format(checkpoint, values)
         state = CheckpointState(**values)
     except FileNotFoundError:
         raise CheckpointError(
@@ -223,11 +225,19 @@ def read_state(checkpoint: Path) -> CheckpointState:
             expected=f"format {FORMAT}",
             mend="use the checkpoint before it",
         ) from None
-    if state.format != FORMAT:
-        raise CheckpointError(
-            f"{checkpoint} has format {state.format}", expected=f"format {FORMAT}", mend="use the largede that wrote it"
-        )
     return state
+
+
+def refuse_other_format(checkpoint: Path, values: Any) -> None:
+    """Raise for a checkpoint of a format that this largede does not know, whatever else its state.json holds."""
+    written = values.get("format", FORMAT) if isinstance(values, dict) else FORMAT
+    if written != FORMAT:
+        age = "a newer" if isinstance(written, int) and written > FORMAT else "another"
+        raise CheckpointError(
+            f"{checkpoint} has format {written}, of {age} largede",
+            expected=f"format {FORMAT}",
+            mend="use the largede that wrote it",
+        )
 
 
 def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
@@ -341,7 +351,8 @@ class CheckpointWeights:
 
     def read(self, name: str, start: int, length: int) -> Tensor:
         if self.reader.was_frozen(name):
-            return self.reader.whole_parameter(name).view(-1)[start : start + length]
+            shape = tuple(self.reader.state.parameters[name])
+            return read_range(self.reader.checkpoint / "frozen.safetensors", name, shape, start, length)
         return self.reader.read(f"master/{name}", start, length)
 
 
