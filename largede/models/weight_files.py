@@ -22,8 +22,8 @@ from largede.errors import ModelError
 from largede.files import write_json, writing
 from largede.models.weights import WeightSource
 
-PIECE_NUMBERS = 2**22
-"""Numbers read, converted and written at a time: 16 MiB in float32."""
+PIECE_NUMBERS = 2**20
+"""Numbers read, converted and written at a time: 4 MiB in float32."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from batches_for_tests import small_recipe
 from made_world import MadeWorld
 from ranks import run_on_ranks
@@ -23,7 +24,7 @@ from largede.config.load import with_settings
 from largede.config.recipe import Layout, Recipe
 from largede.errors import CheckpointError, MachineError, ModelError
 from largede.files import write_json
-from largede.models.build import build_dual_encoder, load_tokenizer
+from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import SIDES
 from largede.models.folder import load_text_encoder
 from largede.training import export
@@ -33,25 +34,27 @@ from largede.training.export import export_checkpoint
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 TEXTS = ["baba lulu", "a much longer text " * 9, "x", "bone dama kilo mura " * 30]
-BULKY = {"d_model": 1024, "d_ff": 16384, "d_kv": 64, "num_heads": 2, "num_layers": 2, "vocab_size": 512}
-"""A T5 of 70 million parameters, 280 MB."""
+BULKY = {"d_model": 1024, "d_ff": 12288, "d_kv": 64, "num_heads": 2, "num_layers": 2, "vocab_size": 512}
+"""A T5 of 52 million parameters, 197 MiB, its largest matrices 48 MiB."""
 
 
 def write_checkpoints(folder: str, world: MadeWorld) -> None:
     """RUN/checkpoints/step-00000007 for each layout, with weights of its own, in slices of two ranks."""
     for layout in LAYOUTS:
         write_one(small_recipe(Path(folder), 2, model__layout=layout), Path(folder) / layout, world)
+    bulky = small_recipe(Path(folder), 2, model__backbone=bulky_backbone(Path(folder)))
+    write_one(bulky, Path(folder) / "bulky", world)
 
 
-def write_bulky(folder: str, world: MadeWorld) -> None:
+def bulky_backbone(folder: Path) -> str:
     from transformers import T5Config
 
     from largede.models.build import build_t5
 
-    backbone = Path(folder) / "bulky-backbone"
-    build_t5(T5Config(**BULKY)).save_pretrained(backbone)
-    recipe = small_recipe(Path(folder), 2, model__backbone=str(backbone))
-    write_one(recipe, Path(folder) / "bulky", world)
+    if dist.get_rank() == 0:
+        build_t5(T5Config(**BULKY)).save_pretrained(folder / "backbone")
+    dist.barrier()
+    return str(folder / "backbone")
 
 
 def write_one(recipe: Recipe, out: Path, world: MadeWorld) -> None:
@@ -145,7 +148,9 @@ def test_a_smaller_dtype_is_the_weights_rounded_once(dtype: str, apart: float, r
     exact = load_text_encoder(tmp_path / "full", device="cpu").embed(TEXTS, "query", 64)
     ours = load_text_encoder(tmp_path / "small", device="cpu").embed(TEXTS, "query", 64)
     theirs = SentenceTransformer(str(tmp_path / "small"), device="cpu").encode_query(TEXTS)
-    assert np.abs(ours - exact).max() < apart and np.abs(theirs.astype(np.float32) - exact).max() < apart
+    assert np.abs(ours - exact).max() < apart
+    theirs = theirs.astype(np.float32)  # computed in the small dtype from end to end
+    assert (theirs * exact).sum(1).min() > 0.98
 
 
 def test_a_number_too_large_for_the_dtype_is_refused(run: Path, tmp_path: Path) -> None:
@@ -220,29 +225,27 @@ def test_another_backbone_under_the_old_name_is_refused(runs: Path, tmp_path: Pa
 
 EXPORT_AND_MEASURE = """
 import sys
-from largede.cli import main
-status = main(["export", *sys.argv[1:]])
-[peak] = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
-print("PEAK", int(peak.split()[1]) / 1024)
-sys.exit(status)
+from pathlib import Path
+from largede.training.export import export_checkpoint
+
+def peak_kib():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+
+small, bulky, out = map(Path, sys.argv[1:])
+export_checkpoint(small, out / "small")
+before = peak_kib()
+export_checkpoint(bulky, out / "large", max_shard_gib=52 / 1024)
+print("MORE", (peak_kib() - before) / 1024)
 """
 
 
-def peak_mib(*words: str) -> float:
-    done = subprocess.run([sys.executable, "-c", EXPORT_AND_MEASURE, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return float(done.stdout.split("PEAK")[1])
-
-
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from /proc")
-def test_memory_depends_neither_on_the_model_nor_on_its_largest_file(
-    runs: Path, world: MadeWorld, tmp_path: Path
-) -> None:
-    run_on_ranks(1, write_bulky, tmp_path, str(tmp_path), world)
-    small = peak_mib(str(runs / "sde"), str(tmp_path / "small"))
-    large = peak_mib(str(tmp_path / "bulky"), str(tmp_path / "large"), "--max-shard-gib", "0.07")
-    size_mib = sum(file.stat().st_size for file in (tmp_path / "large").glob("model-*")) / 2**20
-    print(f"{small:.0f} MiB for 1 MiB, {large:.0f} MiB for {size_mib:.0f} MiB")
-    assert size_mib > 250 and len(list((tmp_path / "large").glob("model-*"))) >= 4
-    assert large - small < 72, "one file's worth"
-    assert load_tokenizer(tmp_path / "large")
+def test_memory_is_less_than_one_file_however_large_the_model(runs: Path, tmp_path: Path) -> None:
+    words = [sys.executable, "-c", EXPORT_AND_MEASURE, str(runs / "sde"), str(runs / "bulky"), str(tmp_path)]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    more_mib = float(done.stdout.split("MORE")[1])
+    sizes = [file.stat().st_size / 2**20 for file in (tmp_path / "large").glob("model-*.safetensors")]
+    print(f"{more_mib:.0f} MiB more for {sum(sizes):.0f} MiB in files of at most {max(sizes):.0f} MiB")
+    assert len(sizes) >= 4 and 48 < max(sizes) < 53
+    assert more_mib < 44
