@@ -31,7 +31,7 @@ def provenance() -> dict[str, str]:
     """Command, commit, versions and hardware, each one line."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "largede": largede_version(),
+        "largede": f"{largede.__version__}{_commit()}",
         "versions": ", ".join(f"{name} {found}" for name, found in library_versions().items()),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "hardware": _hardware(),
