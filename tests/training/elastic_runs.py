@@ -91,11 +91,11 @@ def go_on(begun: Path, recipe: Recipe) -> None:
     train(recipe)
 
 
-def losses(out: Path, after: int = SAVED_AT) -> list[float]:
-    """The loss of each step beyond `after`, to the end."""
+def losses(out: Path, end: int = END) -> list[float]:
+    """The loss of each step beyond the checkpoint in the middle, to the end."""
     rows = [json.loads(line) for line in (out / "figures.jsonl").read_text(encoding="utf-8").splitlines()]
-    found = {row["step"]: row["loss/contrastive"] for row in rows if row["step"] > after}
-    assert list(found) == list(range(after + 1, END + 1))
+    found = {row["step"]: row["loss/contrastive"] for row in rows if row["step"] > SAVED_AT}
+    assert list(found) == list(range(SAVED_AT + 1, end + 1))
     return list(found.values())
 
 
