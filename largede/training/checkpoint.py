@@ -42,6 +42,10 @@ STATE_FILE = "state.json"
 FOLDER_PATTERN = "step-????????"
 
 
+class OtherFormatError(CheckpointError):
+    """A checkpoint that may be sound and that this largede does not understand."""
+
+
 @dataclass(frozen=True)
 class CheckpointState:
     """What is in `state.json`."""
@@ -233,7 +237,7 @@ def refuse_other_format(checkpoint: Path, values: Any) -> None:
     written = values.get("format", FORMAT) if isinstance(values, dict) else FORMAT
     if written != FORMAT:
         age = "a newer" if isinstance(written, int) and written > FORMAT else "another"
-        raise CheckpointError(
+        raise OtherFormatError(
             f"{checkpoint} has format {written}, of {age} largede",
             expected=f"format {FORMAT}",
             mend="use the largede that wrote it",
