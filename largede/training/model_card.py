@@ -18,8 +18,9 @@ import yaml
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import DataError
+from largede.files import sha256_file
 from largede.models.presets import PRESETS
-from largede.training.checkpoint import CheckpointState, recipe_of
+from largede.training.checkpoint import STATE_FILE, CheckpointState, recipe_of
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MARKDOWN = re.compile(r"([\\`*_\[\]!|~])")
@@ -33,7 +34,7 @@ def model_card(checkpoint: Path, state: CheckpointState, dtype: str) -> str:
         f"---\n{yaml.safe_dump(header(recipe), sort_keys=False)}---",
         introduction(recipe, state, dtype),
         how_to_load(recipe),
-        figures_part(_json_of(run / "evaluations" / f"{checkpoint.name}.json")),
+        figures_part(evaluation_of(checkpoint)),
         data_part(recipe, state),
         limits(recipe),
         origin(state, _json_of(run / "run.json"), checkpoint.name),
@@ -99,6 +100,14 @@ similarity = query_tower.similarity(query, passage)
 ```
 
 The encoders alone, without pooling and projection, are `transformers.AutoModelForTextEncoding`."""
+
+
+def evaluation_of(checkpoint: Path) -> dict[str, Any]:
+    """What `largede watch` wrote of this very checkpoint; empty if nothing, or of one that was trained again since."""
+    found = _json_of(checkpoint.parent.parent / "evaluations" / f"{checkpoint.name}.json")
+    if found.get("fingerprint", "") not in ("", sha256_file(checkpoint / STATE_FILE)):
+        return {}
+    return found
 
 
 def figures_part(evaluation: dict[str, Any]) -> str:
@@ -183,7 +192,9 @@ def shareable(recipe: Recipe) -> Recipe:
     """The recipe with addresses that hold no secret."""
     data = recipe.data
     sources = {name: replace(s, shards=without_secrets(s.shards)) for name, s in data.sources.items()}
-    return replace(recipe, data=replace(data, shards=without_secrets(data.shards), sources=sources))
+    data = replace(data, shards=without_secrets(data.shards), sources=sources)
+    start = recipe.run.start_from
+    return replace(recipe, data=data, run=replace(recipe.run, start_from=start and without_secrets(start)))
 
 
 def without_secrets(place: str) -> str:
