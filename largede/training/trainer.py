@@ -13,7 +13,7 @@ import torch
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import RecipeError, TrainingError
+from largede.errors import LargedeError, RecipeError, TrainingError
 from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
@@ -63,6 +63,7 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
         SystemExit: status 75 after a signal, when the run has been saved.
     """
+    leave_at_once_on_signal()
     join_ranks(recipe.engine)
     try:
         last = Trainer(recipe, say if rank() == 0 else lambda line: None, allow_pipe=allow_pipe).run()
@@ -153,22 +154,29 @@ class Trainer:
         started = time.perf_counter()
         self.stop = StopRequest()
         self.open_stream()
-        while self.steps_done < recipe.run.steps:
+        try:
+            self.take_steps()
+        except LargedeError:
+            self.saver.finish()  # all ranks raise it together, and what is on its way is worth waiting for
+            raise
+        saved = self.checkpoints / f"step-{self.steps_done:08d}"
+        took = duration(time.perf_counter() - started)
+        self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
+        self.close()
+        return saved
+
+    def take_steps(self) -> None:
+        while self.steps_done < self.recipe.run.steps:
             report = self.train_step()
             has_rewound = self.guard(report)
             is_leaving = self.stop.is_requested()
             self.saver.publish_when_written()
             # A rewind is saved at once, so that a restart does not meet the same spike again.
             if self.is_time_to_save() or is_leaving or has_rewound:
-                self.save(now=is_leaving or self.steps_done == recipe.run.steps)
+                self.save(now=is_leaving or self.steps_done == self.recipe.run.steps)
             if is_leaving:
                 self.leave()
         self.saver.finish()
-        saved = self.checkpoints / f"step-{self.steps_done:08d}"
-        took = duration(time.perf_counter() - started)
-        self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
-        self.close()
-        return saved
 
     def close(self) -> None:
         """End the loader's processes and write out the last figures."""
@@ -308,6 +316,20 @@ class Trainer:
             f"on {world_size()} rank(s), ZeRO-{self.engine.zero_optimization_stage()}, "
             f"batch {self.recipe.batch.queries} of {data}, run folder {self.folder}"
         )
+
+
+def leave_at_once_on_signal() -> None:
+    """SIGTERM or SIGUSR1 before the first step ends this process: there is nothing to save, and the run is as it was.
+
+    Not by an exception, which would wait for the other ranks on its way out.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        print(f"rank {os.environ.get('RANK', 0)}: {signal.Signals(number).name} before the first step", flush=True)
+        os._exit(EXIT_SAVED_ON_SIGNAL)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)
 
 
 class StopRequest:
