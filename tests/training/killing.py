@@ -307,7 +307,7 @@ def main() -> None:
     args.out.mkdir(parents=True)
     preload()
     world = make_world(args.out)
-    steps = 5 * args.kills
+    steps = 3 * args.kills
     through = recipe_to_kill(world, args.out, "through", steps)
     assert run_through(through) == [0] * WORLD
     chance = random.Random(args.seed)
