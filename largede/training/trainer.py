@@ -105,7 +105,10 @@ class Trainer:
         self.steps_done = self.resume()
         fingerprint = self.batches.fingerprint
         all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
-        self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
+        goes_on = recipe.run.when_disk_full == "go_on"
+        self.monitor = Monitor(
+            self.folder, recipe.run.steps, recipe.run.log_every, self.say, self.steps_done, goes_on_when_full=goes_on
+        )
         self.saver = CheckpointSaver(self.engine, recipe, self.checkpoints, self.say, self.monitor.remark)
         self.spikes = SpikeGuard(recipe.guard)
         self.collapses = CollapseGuard(
