@@ -14,7 +14,7 @@ class FullDisk:
         self.folder = folder
         self.goes_on = goes_on
         self.say = say
-        self.is_full = False
+        self.has_warned = False
 
     def takes(self, write: Callable[[], object]) -> bool:
         """Do `write`; false when there was no room for it and the run goes on.
@@ -29,13 +29,10 @@ class FullDisk:
                 raise
             if not self.goes_on:
                 raise no_room(self.folder, error) or error from None
-            if not self.is_full:
+            if not self.has_warned:
                 self.say(f"warning: no room left in {self.folder}: figures are lost until there is; going on")
-            self.is_full = True
+            self.has_warned = True  # once: at the brim of a disk, some lines find room and others do not
             return False
-        if self.is_full:
-            self.say(f"there is room in {self.folder} again: figures are written")
-        self.is_full = False
         return True
 
 
