@@ -20,7 +20,7 @@ from data_tools.shard_settings import ShardSettings
 from data_tools.vocabulary import write_vocabulary
 from largede.cli import main
 from largede.config.load import recipe_to_yaml
-from largede.files import sha256_file, write_text
+from largede.files import fingerprint_of, sha256_file, write_text
 
 NEWEST = "checkpoints/step-00000003"
 Answer = tuple[int, str]
@@ -60,8 +60,11 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def changed_state(run: Path, **changes: Any) -> None:
+    """Change what the newest checkpoint says of itself as if it had been written so."""
     path = run / NEWEST / "state.json"
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    values = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    del values["checksum"]
+    path.write_text(json.dumps({**values, "checksum": fingerprint_of(values)}), encoding="utf-8")
 
 
 def story(folder: str, world: MadeWorld) -> dict[str, tuple[Answer, bool]]:
