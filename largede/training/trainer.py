@@ -2,10 +2,10 @@
 
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import RecipeError, TrainingError
+from largede.errors import LargedeError, RecipeError, TrainingError
 from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
@@ -32,11 +32,10 @@ from largede.training.checkpoint import (
     StreamPlace,
     client_optimizer,
     load_checkpoint,
-    save_checkpoint,
     sound_checkpoints,
     sound_state,
 )
-from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank, world_size
+from largede.training.collectives import all_or_none, any_over_ranks, group_device, on_rank_0, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import join_ranks, leave_ranks
@@ -44,7 +43,9 @@ from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.monitor import Monitor, duration
 from largede.training.optimizers import set_learning_rate
+from largede.training.retention import clear_leftovers, discard
 from largede.training.run_folder import open_run_folder
+from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
 
@@ -62,6 +63,7 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
         SystemExit: status 75 after a signal, when the run has been saved.
     """
+    leave_at_once_on_signal()
     join_ranks(recipe.engine)
     try:
         last = Trainer(recipe, say if rank() == 0 else lambda line: None, allow_pipe=allow_pipe).run()
@@ -90,7 +92,6 @@ class Trainer:
         self.batches = all_or_none(lambda: self.open_batches(0))
         self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
         refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
-        self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
@@ -104,7 +105,11 @@ class Trainer:
         self.steps_done = self.resume()
         fingerprint = self.batches.fingerprint
         all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
-        self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
+        goes_on = recipe.run.when_disk_full == "go_on"
+        self.monitor = Monitor(
+            self.folder, recipe.run.steps, recipe.run.log_every, self.say, self.steps_done, goes_on_when_full=goes_on
+        )
+        self.saver = CheckpointSaver(self.engine, recipe, self.checkpoints, self.say, self.monitor.remark)
         self.spikes = SpikeGuard(recipe.guard)
         self.collapses = CollapseGuard(
             recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
@@ -150,35 +155,36 @@ class Trainer:
         recipe = self.recipe
         self.monitor.text("recipe", "    " + recipe_to_yaml(recipe).replace("\n", "\n    "))
         started = time.perf_counter()
+        self.stop = StopRequest()
         self.open_stream()
+        try:
+            self.take_steps()
+        except LargedeError:
+            self.saver.finish()  # all ranks raise it together, and what is on its way is worth waiting for
+            raise
         saved = self.checkpoints / f"step-{self.steps_done:08d}"
-        while self.steps_done < recipe.run.steps:
-            report = self.train_step()
-            has_rewound = self.guard(report)
-            is_leaving = self.stop.is_requested()
-            # A rewind is saved at once, so that a restart does not meet the same spike again.
-            if self.is_time_to_save() or is_leaving or has_rewound:
-                saved = self.save()
-            if is_leaving:
-                self.leave()
         took = duration(time.perf_counter() - started)
         self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
         self.close()
         return saved
 
+    def take_steps(self) -> None:
+        while self.steps_done < self.recipe.run.steps:
+            report = self.train_step()
+            has_rewound = self.guard(report)
+            is_leaving = self.stop.is_requested()
+            self.saver.publish_when_written()
+            # A rewind is saved at once, so that a restart does not meet the same spike again.
+            if self.is_time_to_save() or is_leaving or has_rewound:
+                self.save(now=is_leaving or self.steps_done == self.recipe.run.steps)
+            if is_leaving:
+                self.leave()
+        self.saver.finish()
+
     def close(self) -> None:
         """End the loader's processes and write out the last figures."""
         self.stream.close()
         self.monitor.close()
-
-    def discard(self, checkpoint: Path) -> None:
-        """Remove a checkpoint that was written amid a spike, or a restart would continue from it. Collective."""
-
-        def remove() -> None:
-            if rank() == 0:
-                shutil.rmtree(checkpoint, ignore_errors=True)
-
-        all_or_none(remove)
 
     def open_stream(self) -> None:
         """Read on from where the steps done, and batches left out by rewinds, have come to."""
@@ -237,9 +243,10 @@ class Trainer:
     def rewind(self) -> bool:
         """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
         before_spike = self.steps_done - self.recipe.guard.spike_patience
+        self.saver.finish()
         for path, state in sound_checkpoints(self.checkpoints):
-            if state.step > before_spike:
-                self.discard(path)
+            if state.step > before_spike:  # written amid it, and a restart would continue from there
+                on_rank_0(partial(discard, path))
                 continue
             load_checkpoint(self.engine, path, state)
             left_out = self.steps_done - state.step
@@ -278,22 +285,19 @@ class Trainer:
     def is_time_to_save(self) -> bool:
         return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
 
-    def save(self) -> Path:
-        return save_checkpoint(
-            self.engine,
-            self.recipe,
-            self.steps_done,
-            self.checkpoints,
-            StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds),
-        )
+    def save(self, *, now: bool) -> None:
+        place = StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds)
+        self.saver.save(self.steps_done, place, now=now)
 
     def leave(self) -> None:
+        self.saver.finish()
         self.close()
         self.say(f"stopped by a signal after step {self.steps_done}; saved; start the same command to continue")
         raise SystemExit(EXIT_SAVED_ON_SIGNAL)
 
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
+        on_rank_0(lambda: clear_leftovers(self.checkpoints))
         for path, state in sound_checkpoints(self.checkpoints):
             refuse_other_run(self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
@@ -315,6 +319,20 @@ class Trainer:
             f"on {world_size()} rank(s), ZeRO-{self.engine.zero_optimization_stage()}, "
             f"batch {self.recipe.batch.queries} of {data}, run folder {self.folder}"
         )
+
+
+def leave_at_once_on_signal() -> None:
+    """SIGTERM or SIGUSR1 before the first step ends this process: there is nothing to save, and the run is as it was.
+
+    Not by an exception, which would wait for the other ranks on its way out.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        print(f"rank {os.environ.get('RANK', 0)}: {signal.Signals(number).name} before the first step", flush=True)
+        os._exit(EXIT_SAVED_ON_SIGNAL)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)
 
 
 class StopRequest:
