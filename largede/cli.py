@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from largede.errors import RecipeError
 from largede.processors import processors
-from largede.verbs import Verb, enter, positive, run_verbs
+from largede.verbs import Verb, enter, finite, positive, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +66,28 @@ def run_plan(args: argparse.Namespace) -> None:
 def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a step-… folder, or a run folder (its newest checkpoint)")
     parser.add_argument("out", type=Path, help="the new folder")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the weights written (%(default)s: as the checkpoint holds them, nothing is lost)",
+    )
+    parser.add_argument(
+        "--max-shard-gib", type=finite, default=4.0, help="more weights than this become several files (%(default)s)"
+    )
 
 
 def run_export(args: argparse.Namespace) -> None:
     from largede.training.export import export_checkpoint
 
-    export_checkpoint(args.checkpoint, args.out)
-    print(f"exported {args.checkpoint} to {args.out}")
+    exported = export_checkpoint(
+        args.checkpoint,
+        args.out,
+        dtype=args.dtype,
+        max_shard_gib=args.max_shard_gib,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"exported {exported} to {args.out}")
 
 
 def add_encode_flags(parser: argparse.ArgumentParser) -> None:

@@ -1,6 +1,7 @@
 """What was run, on what, by which versions: the lines that make a figure repeatable."""
 
 import contextlib
+import functools
 import os
 import platform
 import shlex
@@ -35,6 +36,12 @@ def provenance() -> dict[str, str]:
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
         "hardware": _hardware(),
     }
+
+
+@functools.cache
+def largede_version() -> str:
+    """Version and commit of the code that this process runs; asked of git once, since checkpoints ask often."""
+    return f"{largede.__version__}{_commit()}"
 
 
 def library_versions() -> dict[str, str]:

@@ -11,6 +11,12 @@ Each slice file says in its header where its slices stand in the whole parameter
 just the range it needs. The folder is written under a temporary name and renamed when every rank's files are on disk;
 `state.json` comes last. A folder without it, or with a file that differs from it, is not a checkpoint. Tensors are
 safetensors and the rest is JSON: nothing in a checkpoint is ever unpickled.
+
+There is no random state in it, because nothing in a run draws from one that lasts. The order of pairs is a function of
+(data, recipe, step), first weights of (seed, name), and dropout is seeded anew at each step from (seed, step, rank). So
+step, seed and skipped batches say it all, and on as many ranks every bit comes again. On another number of ranks other
+units are dropped: each rank still draws from a seed of its own, so the masks are as independent and the expected
+gradient is the same, but the losses are no longer those of the uninterrupted run, only of an equally good one.
 """
 
 import json
@@ -29,7 +35,8 @@ from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, LargedeError
 from largede.files import fingerprint_of, sha256_file, sync_folder, write_json
-from largede.provenance import library_versions
+from largede.models.weights import read_range
+from largede.provenance import largede_version, library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.fill import fill_engine
@@ -41,6 +48,10 @@ FORMAT = 1
 STATE_FILE = "state.json"
 CHECKSUM = "checksum"
 """In `state.json`, of all the rest of it."""
+
+
+class OtherFormatError(CheckpointError):
+    """A checkpoint that may be sound and that this largede does not understand."""
 
 
 @dataclass(frozen=True)
@@ -206,7 +217,7 @@ def state_of(engine: Any, recipe: Recipe, step: int, place: StreamPlace) -> Chec
         optimizer_steps=optimizer_steps,
         recipe=asdict(recipe),
         parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
-        versions=library_versions(),
+        versions={"largede": largede_version(), **library_versions()},
         files={},
         **asdict(place),
     )
@@ -239,6 +250,7 @@ def read_state(checkpoint: Path) -> CheckpointState:
         checksum = values.pop(CHECKSUM, None)
         if checksum not in (None, fingerprint_of(values)):  # None: written before there was one
             raise ValueError("it differs from what was written")
+        refuse_other_format(checkpoint, values)
         state = CheckpointState(**values)
     except FileNotFoundError:
         raise CheckpointError(
@@ -252,11 +264,19 @@ def read_state(checkpoint: Path) -> CheckpointState:
             expected=f"format {FORMAT}",
             mend="use the checkpoint before it",
         ) from None
-    if state.format != FORMAT:
-        raise CheckpointError(
-            f"{checkpoint} has format {state.format}", expected=f"format {FORMAT}", mend="use the largede that wrote it"
-        )
     return state
+
+
+def refuse_other_format(checkpoint: Path, values: dict[str, Any]) -> None:
+    """Raise for a checkpoint of a format that this largede does not know, whatever else its state.json holds."""
+    written = values.get("format", FORMAT)
+    if written != FORMAT:
+        age = "a newer" if isinstance(written, int) and written > FORMAT else "another"
+        raise OtherFormatError(
+            f"{checkpoint} has format {written}, of {age} largede",
+            expected=f"format {FORMAT}",
+            mend="use the largede that wrote it",
+        )
 
 
 def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
@@ -376,7 +396,8 @@ class CheckpointWeights:
 
     def read(self, name: str, start: int, length: int) -> Tensor:
         if self.reader.was_frozen(name):
-            return self.reader.whole_parameter(name).view(-1)[start : start + length]
+            shape = tuple(self.reader.state.parameters[name])
+            return read_range(self.reader.checkpoint / "frozen.safetensors", name, shape, start, length)
         return self.reader.read(f"master/{name}", start, length)
 
 

@@ -26,6 +26,7 @@ from largede.training.agreement import (
     fingerprint_of_tokenizer,
     refuse_disagreement,
     refuse_other_run,
+    refuse_run_of_others,
     tokenizer_of,
 )
 from largede.training.checkpoint import (
@@ -145,7 +146,8 @@ class Trainer:
         )
 
     def folder_that_can_be_written(self) -> None:
-        """Fail in the first seconds rather than at the first checkpoint."""
+        """Fail in the first seconds rather than when a model is made, or at the first checkpoint."""
+        refuse_run_of_others(self.checkpoints, self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with writing(self.checkpoints / f"probe-{rank()}") as file:
             file.write(b"x")
