@@ -201,6 +201,18 @@ def run_watch(args: argparse.Namespace) -> None:
     )
 
 
+def add_runs_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="*", default=[Path("runs")], metavar="FOLDER", help="(runs)")
+    parser.add_argument("--json", action="store_true", help="every field, for programs")
+
+
+def run_runs(args: argparse.Namespace) -> None:
+    from largede.evaluation.run_list import as_json, as_table, list_runs
+
+    runs = list_runs(args.folders)
+    print(as_json(runs) if args.json else as_table(runs))
+
+
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in BEIR format")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs, figures and report")
@@ -274,6 +286,13 @@ VERBS: tuple[Verb, ...] = (
         "largede watch runs/base --data data/nfcorpus data/scifact --patience 5",
         add_watch_flags,
         run_watch,
+    ),
+    Verb(
+        "runs",
+        "the runs below some folders: state, step, loss, best figure and its checkpoint, commit, hardware, data",
+        "largede runs runs/",
+        add_runs_flags,
+        run_runs,
     ),
     Verb(
         "bm25",

@@ -27,6 +27,8 @@ EVALUATIONS = "evaluations"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures.jsonl"
+RUN = "run.json"
+PARTS = "parts"
 
 ENDED = frozenset(["finished", "stopped", "failed"])
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from largede.durations import duration
 from largede.streams.tokenise import RankBatch, SourceCounts
 from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
 from largede.training.gradcache import StepReport
@@ -178,18 +179,6 @@ def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str
         f"{figures['speed/pairs_per_s']:.0f} pairs/s  waiting for data {figures['data/waiting_percent']:.1f} %  "
         f"{duration(left_s)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
-    s = int(round(seconds))
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60} s"
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
 def memory_gib() -> float:
