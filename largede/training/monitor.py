@@ -9,8 +9,12 @@ from typing import Any
 
 import torch
 
+from largede.config.recipe import Recipe
 from largede.durations import duration
+from largede.files import read_json_object
+from largede.run_files import FIGURES, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
+from largede.training.board import introduce
 from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
 from largede.training.gradcache import StepReport
 from largede.training.spread import Spread
@@ -39,7 +43,7 @@ class Monitor:
     def _open_writer(self, purge_step: int | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def cut_share(self) -> str:
         """How many of the run's texts were longer than the limits, in words. Collective."""
@@ -145,7 +149,7 @@ class Monitor:
         for name, value in figures.items():
             self.writer.add_scalar(name, value, step)
         self.writer.flush()
-        with (self.folder / "figures.jsonl").open("a", encoding="utf-8") as file:
+        with (self.folder / FIGURES).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time_s": round(time.time(), 3), **figures}) + "\n")
 
     def remark(self, step: int, words: str) -> None:
@@ -162,9 +166,10 @@ class Monitor:
             self.writer = self._open_writer(step + 1)
         self._start_interval()
 
-    def text(self, name: str, value: str) -> None:
+    def introduce(self, recipe: Recipe) -> None:
+        """Write what TensorBoard shows beside curves: layout, hyper-parameters, recipe, provenance."""
         if self.writer is not None:
-            self.writer.add_text(name, value)
+            introduce(self.writer, recipe, read_json_object(self.folder / RUN))
 
     def close(self) -> None:
         if self.writer is not None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.durations import duration
 from largede.errors import RecipeError, TrainingError
@@ -156,7 +155,7 @@ class Trainer:
 
     def run(self) -> Path:
         recipe = self.recipe
-        self.monitor.text("recipe", "    " + recipe_to_yaml(recipe).replace("\n", "\n    "))
+        self.monitor.introduce(recipe)
         started = time.perf_counter()
         self.open_stream()
         self.life.begin(self.steps_done)
