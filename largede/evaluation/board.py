@@ -8,6 +8,7 @@ file of a folder after the other and stays with the last.
 """
 
 import json
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from largede.run_files import EVALUATIONS, TENSORBOARD
 
 FIRST_IN_ORDER = "events.out.tfevents.0000000001"
 PICTURES = 10
+PROJECTOR = "projector"
 
 
 def publish(run: Path, records: Sequence[Evaluated]) -> None:
@@ -30,10 +32,12 @@ def publish(run: Path, records: Sequence[Evaluated]) -> None:
     claim = Claim(run / EVALUATIONS / "board.hold")
     claim.take_in_turn()
     try:
-        path = event_path(run, records)
-        with writing(path) as stream:
+        path, unnamed = event_path(run, records), run / EVALUATIONS / "board.unnamed"
+        with writing(unnamed) as stream:
             for event in events_of(run, records):
                 stream.write(framed(event.SerializeToString()))
+        path.parent.mkdir(exist_ok=True)
+        os.replace(unnamed, path)  # TensorBoard would read it half-written, had it been written in its folder
         for other in path.parent.glob(f"{FIRST_IN_ORDER}.*"):
             if other != path:
                 other.unlink(missing_ok=True)
@@ -149,23 +153,33 @@ def framed(content: bytes) -> bytes:
 
 
 def write_projector(run: Path, records: Sequence[Evaluated]) -> None:
-    """Let the projector show the newest and the best checkpoint's points, and remove the others'."""
-    best = best_of(records)
-    shown = {records[-1].checkpoint: "newest"}
+    """Let the projector show the points of the newest and of the best checkpoint.
+
+    TensorBoard reads points only from below its own folder, so they are copied there; all others are removed.
+    """
+    best, shown = best_of(records), run / TENSORBOARD / PROJECTOR
+    marks = {records[-1].checkpoint: "newest"}
     if best is not None:
-        shown[best.checkpoint] = "best" if best.checkpoint not in shown else "newest and best"
+        marks[best.checkpoint] = "newest and best" if best.checkpoint in marks else "best"
     entries = []
     for record in records:
-        folder = run / EVALUATIONS / record.checkpoint
-        if record.checkpoint not in shown:
-            (folder / POINTS).unlink(missing_ok=True)
-            (folder / LABELS).unlink(missing_ok=True)
-        elif (folder / POINTS).is_file():
-            entries.append(_projector_entry(f"{record.checkpoint} ({shown[record.checkpoint]})", folder.name))
+        for kind in (POINTS, LABELS):
+            made, copy = run / EVALUATIONS / record.checkpoint / kind, shown / f"{record.checkpoint}.{kind}"
+            if record.checkpoint not in marks:
+                made.unlink(missing_ok=True)
+                copy.unlink(missing_ok=True)
+            elif made.is_file():
+                with writing(copy) as stream:
+                    stream.write(made.read_bytes())
+        if (shown / f"{record.checkpoint}.{LABELS}").is_file():
+            entries.append(_projector_entry(record.checkpoint, marks[record.checkpoint]))
     write_text(run / TENSORBOARD / "projector_config.pbtxt", "".join(entries))
 
 
-def _projector_entry(name: str, folder: str) -> str:
-    points, labels = (f"../{EVALUATIONS}/{folder}/{file}" for file in (POINTS, LABELS))
-    values = {"tensor_name": name, "tensor_path": points, "metadata_path": labels}
+def _projector_entry(checkpoint: str, mark: str) -> str:
+    values = {
+        "tensor_name": f"{checkpoint} ({mark})",
+        "tensor_path": f"{PROJECTOR}/{checkpoint}.{POINTS}",
+        "metadata_path": f"{PROJECTOR}/{checkpoint}.{LABELS}",
+    }
     return "embeddings {\n" + "".join(f"  {key}: {json.dumps(value)}\n" for key, value in values.items()) + "}\n"

@@ -112,8 +112,8 @@ def test_a_run_that_is_asked_to_stop_saves_and_leaves_on_all_ranks(told: tuple[P
         assert answer["stopped"][-1] == (
             f"stopped after step 1: no progress; saved as {folder}/stopped/checkpoints/step-00000001"
         )
-        said = answer["stopped state"]
-        assert (said.state, said.step, said.why) == ("stopped", 1, "no progress")
+    said = answers[0]["stopped state"]
+    assert (said.state, said.step, said.why) == ("stopped", 1, "no progress")
 
 
 def test_a_stopped_run_says_why_it_does_not_go_on_and_how_it_would(told: tuple[Path, list[dict[str, Any]]]) -> None:
