@@ -4,7 +4,9 @@ import re
 
 HIDDEN = "[hidden]"
 
-_SECRET_NAME = r"[\w.-]*(?:password|passwd|secret|token|api[_-]?key|access[_-]?key|credential|authorization)[\w.-]*"
+_SECRET_NAME = (
+    r"[\w.-]*(?:password|passwd|secret|token(?![a-z])|api[_-]?key|access[_-]?key|credential|authorization)[\w.-]*"
+)
 _PATTERNS = (
     # user:password@ in an address
     (re.compile(r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)"), HIDDEN),

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from largede.claims import Claim
-from largede.evaluation.evaluated import LABELS, POINTS, SCORES_PNG, Evaluated, best_of
+from largede.evaluation.evaluated import LABELS, PICTURES, POINTS, Evaluated, best_of
 from largede.evaluation.pictures import curve_png
 from largede.files import fingerprint_of, write_text, writing
 from largede.run_files import EVALUATIONS, TENSORBOARD
 
 FIRST_IN_ORDER = "events.out.tfevents.0000000001"
-PICTURES = 10
+WITH_PICTURES = 10
 PROJECTOR = "projector"
 
 
@@ -60,7 +60,7 @@ def events_of(run: Path, records: Sequence[Evaluated]) -> Iterator[Any]:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     yield Event(wall_time=records[0].time, file_version="brain.Event:2")
-    with_picture = {record.step for record in records[-PICTURES:]}
+    with_picture = {record.step for record in records[-WITH_PICTURES:]}
     for record in records:
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars_of(record).items()]
         values += list(histograms_of(record))
@@ -68,7 +68,8 @@ def events_of(run: Path, records: Sequence[Evaluated]) -> Iterator[Any]:
             values += pictures_of(run, record)
         yield Event(wall_time=record.time, step=record.step, summary=Summary(value=values))
     last = records[-1]
-    values = [image("evaluation/curve", curve_png(records)), text("evaluation/checkpoints", table_of(records))]
+    values = [image(f"evaluation/curve/{name}", curve_png(records, name)) for name in last.figures]
+    values.append(text("evaluation/checkpoints", table_of(records)))
     yield Event(wall_time=last.time, step=last.step, summary=Summary(value=values))
 
 
@@ -104,8 +105,8 @@ def histograms_of(record: Evaluated) -> Iterator[Any]:
 
 
 def pictures_of(run: Path, record: Evaluated) -> list[Any]:
-    path = run / EVALUATIONS / record.checkpoint / SCORES_PNG
-    return [image("evaluation/scores", path.read_bytes())] if path.is_file() else []
+    found = sorted((run / EVALUATIONS / record.checkpoint / PICTURES).glob("*.png"))
+    return [image(f"evaluation/scores/{path.stem}", path.read_bytes()) for path in found]
 
 
 def image(tag: str, png: bytes) -> Any:

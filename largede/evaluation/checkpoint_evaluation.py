@@ -1,7 +1,7 @@
 """One checkpoint of a run: export it, evaluate it, write its record. `largede watch` starts this as a process.
 
     RUN/evaluations/step-00001000.hold   the claim, held from beginning to end
-    RUN/evaluations/step-00001000/       report.html, results.json; while at work also model, embeddings and runs
+    RUN/evaluations/step-00001000/       report.html, results.json, pictures; while at work model, embeddings, runs too
     RUN/evaluations/step-00001000.json   the record, written when everything else is there
     RUN/evaluations/bm25/                the lexical runs, made once
 
@@ -19,7 +19,7 @@ from typing import Any
 
 from largede.claims import Claim
 from largede.errors import CheckpointError, LargedeError
-from largede.evaluation.evaluated import SCORES_PNG, Evaluated, hold_path, read_record, record_path, write_record
+from largede.evaluation.evaluated import PICTURES, Evaluated, hold_path, read_record, record_path, write_record
 from largede.files import read_json_object, remove_folder, sha256_file, writing
 from largede.run_files import CHECKPOINTS, EVALUATIONS
 
@@ -116,8 +116,9 @@ def _evaluate(job: CheckpointJob, fingerprint: str) -> Evaluated:
     run_stages(evaluation)
     write_points(job.out, evaluation)
     scores = {task.test.name: spread_of_scores(evaluation, task) for task in evaluation.tasks}
-    with writing(job.out / SCORES_PNG) as stream:
-        stream.write(scores_png(scores))
+    for name, spread in scores.items():
+        with writing(job.out / PICTURES / f"{name}.png") as stream:
+            stream.write(scores_png(spread, name))
     record = Evaluated(
         step=int(job.checkpoint.rpartition("-")[2]),
         checkpoint=job.checkpoint,

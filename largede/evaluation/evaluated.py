@@ -11,7 +11,7 @@ from largede.run_files import BEST, EVALUATIONS
 
 RECORDS = "step-????????.json"
 # In the folder of an evaluation:
-POINTS, LABELS, SCORES_PNG = "points.tsv", "labels.tsv", "scores.png"
+POINTS, LABELS, PICTURES = "points.tsv", "labels.tsv", "pictures"
 
 
 @dataclass(frozen=True)

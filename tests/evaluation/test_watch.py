@@ -238,8 +238,8 @@ def test_the_board_shows_pictures_histograms_and_a_table(tmp_path: Path, data: P
     watched(settings_for(run, data, once=True), MadeEvaluations({20: 0.5, 40: 0.25}))
     found = EventAccumulator(str(run / TENSORBOARD))
     found.Reload()
-    assert found.Tags()["images"] == ["evaluation/curve"]
-    [picture] = found.Images("evaluation/curve")
+    assert found.Tags()["images"] == ["evaluation/curve/small"]
+    [picture] = found.Images("evaluation/curve/small")
     assert picture.encoded_image_string.startswith(b"\x89PNG") and picture.width >= 400
     last = found.Histograms("evaluation_scores/relevant/small")[-1].histogram_value
     assert (last.num, list(last.bucket_limit)[-1]) == (4, 1.0)
@@ -294,7 +294,7 @@ def test_a_real_run_is_evaluated_and_shown_although_the_watcher_is_killed(traine
     assert shown["evaluation/ndcg@10"] == [(record.step, round(record.value, 4)) for record in records]
     assert "loss/contrastive" in shown
     left = sorted(path.name for path in (trained / "evaluations" / "step-00000004").iterdir() if path.is_dir())
-    assert left == [] and not list((trained / "evaluations").glob("*.hold"))
+    assert left == ["pictures"] and not list((trained / "evaluations").glob("*.hold"))
     points = (trained / TENSORBOARD / "projector" / "step-00000004.points.tsv").read_text().splitlines()
     labels = (trained / TENSORBOARD / "projector" / "step-00000004.labels.tsv").read_text().splitlines()
     assert len(labels) == len(points) + 1 == 17

@@ -216,7 +216,7 @@ def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
     )
     write_part(tmp_path, Recipe(), {**provenance(), "environment": environment(), "started": 1.0})
     kept = "".join(path.read_text() for path in (tmp_path / "parts" / "0001").iterdir())
-    assert "eth0" in kept and "hunter22" not in kept and "https://[hidden]@host/x" in kept
+    assert "eth0" in kept and "t5/v1_1-base" in kept and "hunter22" not in kept and "https://[hidden]@host/x" in kept
 
 
 def test_a_state_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
