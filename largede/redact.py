@@ -16,7 +16,7 @@ _PATTERNS = (
     (re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL), HIDDEN),
     (re.compile(r"(?i)(\bbearer\s+|\bbasic\s+)[\w.~+/=-]{8,}"), rf"\1{HIDDEN}"),
     # name = "value", name: value, --name value, of eight characters or more that look like no word of code
-    (re.compile(rf"(?i)(\b{_SECRET_NAME}['\"]?\s*[=:]\s*)(['\"])[^'\"\n]{{4,}}\2"), rf"\1\2{HIDDEN}\2"),
+    (re.compile(rf"(?i)(\b{_SECRET_NAME}['\"]?\]?\s*[=:,]\s*)(['\"])[^'\"\n]{{4,}}\2"), rf"\1\2{HIDDEN}\2"),
     (re.compile(rf"(?i)((?:\b|--){_SECRET_NAME}(?:=|:\s*|\s+))(?=[^\s'\"]*\d)[^\s'\"()\[\]]{{8,}}"), rf"\1{HIDDEN}"),
     (re.compile(r"(?i)([?&](?:sig|signature|token|key|x-amz-[\w-]+)=)[^&\s'\"]+"), rf"\1{HIDDEN}"),
 )

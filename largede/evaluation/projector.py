@@ -1,6 +1,7 @@
 """Questions and their answers as points for TensorBoard's embedding projector."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +17,44 @@ MOST_QUESTIONS = 200
 LONGEST_LABEL = 120
 
 
+@dataclass(frozen=True)
+class Point:
+    text: str
+    kind: str
+    collection: str
+    query: str
+    vector: np.ndarray
+
+
 def write_points(out: Path, evaluation: Evaluation) -> None:
-    """Write POINTS (a vector a line) and LABELS into `out`: questions of the first collection, each with an answer."""
-    task = evaluation.tasks[0]
-    answers = answers_of(task)
-    queries = [task.test.queries[query] for query in answers]
-    vectors = vectors_of(evaluation, set(answers.values()))
-    query_BD = embed_checked(evaluation.job.model.load(), queries, "query", evaluation.job.max_query_tokens)
-    documents = task.test.corpus.lookup(set(answers.values()))
-    rows = [*query_BD, *(vectors[name] for name in answers.values())]
-    labels = [(_label(text), "question", query) for query, text in zip(answers, queries, strict=True)]
-    labels += [(_label(documents[name].contents), "answer", query) for query, name in answers.items()]
-    write_text(out / POINTS, "".join(_line(f"{value:.5g}" for value in row) for row in rows))
-    write_text(out / LABELS, "".join(map(_line, [("text", "kind", "query"), *labels])))
+    """Write POINTS (a vector a line) and LABELS into `out`: questions of every collection, and an answer of each."""
+    share = -(-MOST_QUESTIONS // len(evaluation.tasks))
+    points = [point for task in evaluation.tasks for point in points_of(evaluation, task, share)]
+    labels = [(_label(point.text), point.kind, point.collection, point.query) for point in points]
+    write_text(out / POINTS, "".join(_line(f"{value:.5g}" for value in point.vector) for point in points))
+    write_text(out / LABELS, "".join(map(_line, [("text", "kind", "collection", "query"), *labels])))
 
 
-def answers_of(task: Task) -> dict[str, str]:
-    """The first MOST_QUESTIONS questions that have an answer, each with its best-judged passage."""
+def points_of(evaluation: Evaluation, task: Task, most: int) -> list[Point]:
+    """The first questions of a collection that have an answer, and after them the best-judged passage of each."""
     best = {query: max(grades, key=lambda name: grades[name]) for query, grades in task.test.qrels.items()}
-    known = [(query, name) for query, name in best.items() if task.test.qrels[query][name] > 0]
-    return dict(known[:MOST_QUESTIONS])
+    answers = dict([(query, name) for query, name in best.items() if task.test.qrels[query][name] > 0][:most])
+    texts = [task.test.queries[query] for query in answers]
+    query_BD = embed_checked(evaluation.job.model.load(), texts, "query", evaluation.job.max_query_tokens)
+    documents, vectors = task.test.corpus.lookup(set(answers.values())), vectors_of(evaluation, task, answers.values())
+    collection = task.test.name
+    asked = zip(answers, texts, query_BD, strict=True)
+    return [Point(text, "question", collection, query, vector) for query, text, vector in asked] + [
+        Point(documents[name].contents, "answer", collection, query, vectors[name]) for query, name in answers.items()
+    ]
 
 
-def vectors_of(evaluation: Evaluation, wanted: set[str]) -> dict[str, np.ndarray]:
-    """The stored vectors of the named passages of the first collection."""
-    folder = evaluation.embeddings_path("dense", evaluation.job.model, evaluation.tasks[0].test)
-    found: dict[str, np.ndarray] = {}
+def vectors_of(evaluation: Evaluation, task: Task, wanted: Collection[str]) -> dict[str, np.ndarray]:
+    """The stored vectors of the named passages."""
+    folder = evaluation.embeddings_path("dense", evaluation.job.model, task.test)
+    names, found = set(wanted), dict[str, np.ndarray]()
     for ids, vectors in read_shards(open_embeddings(folder)):
-        found |= {name: vectors[row] for row, name in enumerate(ids) if name in wanted}
+        found |= {name: vectors[row] for row, name in enumerate(ids) if name in names}
     return found
 
 

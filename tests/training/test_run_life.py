@@ -1,6 +1,7 @@
 """A run has its folder to itself, says what it is doing, leaves when it is asked to, and keeps what it ran with."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -209,14 +210,14 @@ def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
     from largede.provenance import environment, provenance
 
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
-    monkeypatch.setenv("NCCL_SECRET_TOKEN", "hunter22hunter")
-    monkeypatch.setenv("DS_STORE", "https://me:hunter22hunter@host/x")
-    monkeypatch.setattr(
-        "sys.argv", ["largede", "train", "--data.shards", "pipe:curl -H 'Authorization: Bearer hunter22hunter' x"]
-    )
+    secret = "-".join(["hunter", "22"])  # not whole in this file: changes of it are kept too
+    monkeypatch.setenv("NCCL_SECRET_TOKEN", secret)
+    monkeypatch.setenv("DS_STORE", f"https://me:{secret}@host/x")
+    command = f"train --model.tokenizer t5/v1_1-base --data.shards 'pipe:curl -H Authorization:Bearer {secret}xyz'"
+    monkeypatch.setattr("sys.argv", ["largede", *shlex.split(command)])
     write_part(tmp_path, Recipe(), {**provenance(), "environment": environment(), "started": 1.0})
     kept = "".join(path.read_text() for path in (tmp_path / "parts" / "0001").iterdir())
-    assert "eth0" in kept and "t5/v1_1-base" in kept and "hunter22" not in kept and "https://[hidden]@host/x" in kept
+    assert "eth0" in kept and "t5/v1_1-base" in kept and secret not in kept and "https://[hidden]@host/x" in kept
 
 
 def test_a_state_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
@@ -225,3 +226,28 @@ def test_a_state_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     write_json(tmp_path / STATE, {"state": "running"})
     with pytest.raises(DataError, match=r"state\.json"):
         read_run_state(tmp_path)
+
+
+def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
+    from largede.redact import hide_secrets
+
+    value = "".join(["pa55", "word9x"])
+    for text in (
+        f'api_key = "{value}"',
+        f"os.environ['X_TOKEN'] = '{value}'",
+        f'setenv("AWS_SECRET_ACCESS_KEY", "{value}")',
+        f"--wandb.token {value}",
+        f"curl -H 'Authorization: Bearer {value}'",
+        f"s3://user:{value}@host/path",
+        f"https://host/x?sig={value}&y=1",
+        f"hf_{value}{value}",
+        f"-----BEGIN RSA PRIVATE KEY-----\n{value}\n-----END RSA PRIVATE KEY-----",
+    ):
+        assert value not in hide_secrets(text), text
+    for text in (
+        "chunk_tokens = 16384",
+        "--model.tokenizer google-t5/t5-base",
+        "https://host:8080/x",
+        "max_tokens: 512",
+    ):
+        assert hide_secrets(text) == text
