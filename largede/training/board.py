@@ -17,8 +17,10 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
         "gradient norm": ["optimizer/gradient_norm"],
     },
     "evaluation (largede watch)": {
-        "nDCG@10, dense": [r"^evaluation/ndcg@10.*"],
-        "nDCG@10, dense, BM25 and fused": [r"^evaluation(_bm25|_fused)?/ndcg@10/.*"],
+        "nDCG@10, dense, mean over the collections": [r"^evaluation/ndcg@10$"],
+        "nDCG@10, dense": [r"^evaluation/ndcg@10/.*"],
+        "nDCG@10, fused": [r"^evaluation_fused/ndcg@10/.*"],
+        "nDCG@10, BM25": [r"^evaluation_bm25/ndcg@10/.*"],
     },
     "do the embeddings collapse?": {
         "mean cosine of unrelated texts": [r"quality/mean_cosine_of_.*"],
