@@ -9,7 +9,12 @@ from typing import Any
 
 import torch
 
+from largede.config.recipe import Recipe
+from largede.durations import duration
+from largede.files import read_json_object
+from largede.run_files import FIGURES, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
+from largede.training.board import introduce
 from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
 from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
@@ -46,7 +51,7 @@ class Monitor:
     def _open_writer(self, purge_step: int | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def cut_share(self) -> str:
         """How many of the run's texts were longer than the limits, in words. Collective."""
@@ -150,7 +155,7 @@ class Monitor:
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
         line = json.dumps({"step": step, "time_s": round(time.time(), 3), **figures})
-        if self.disk.takes(lambda: append_line(self.folder / "figures.jsonl", line)):
+        if self.disk.takes(lambda: append_line(self.folder / FIGURES, line)):
             self._to_tensorboard(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
 
     def _to_tensorboard(self, write: Callable[[Any], object]) -> None:
@@ -179,9 +184,11 @@ class Monitor:
             self.writer = self._open_writer(step + 1)
         self._start_interval()
 
-    def text(self, name: str, value: str) -> None:
+    def introduce(self, recipe: Recipe) -> None:
+        """Write what TensorBoard shows beside curves: layout, hyper-parameters, recipe, provenance."""
         if self.writer is not None:
-            self.writer.add_text(name, value)
+            facts = read_json_object(self.folder / RUN)
+            self._to_tensorboard(lambda writer: introduce(writer, recipe, facts))
 
     def close(self) -> None:
         if self.writer is not None:
@@ -196,18 +203,6 @@ def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str
         f"{figures['speed/pairs_per_s']:.0f} pairs/s  waiting for data {figures['data/waiting_percent']:.1f} %  "
         f"{duration(left_s)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
-    s = int(round(seconds))
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60} s"
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
 def memory_gib() -> float:
