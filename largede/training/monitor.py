@@ -12,6 +12,7 @@ import torch
 from largede.streams.tokenise import RankBatch, SourceCounts
 from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
 from largede.training.gradcache import StepReport
+from largede.training.lag import Lag
 from largede.training.spread import Spread
 
 NONE = SourceCounts(0, 0, 0)
@@ -24,12 +25,20 @@ class Monitor:
     """
 
     def __init__(
-        self, folder: Path, total_steps: int, log_every: int, say: Callable[[str], None] = print, start: int = 0
+        self,
+        folder: Path,
+        total_steps: int,
+        log_every: int,
+        say: Callable[[str], None] = print,
+        start: int = 0,
+        *,
+        lag: Lag,
     ) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.log_every = log_every
         self.say = say
+        self.lag = lag
         self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
         self.run_texts = 0
         self.run_cut_texts = 0
@@ -49,6 +58,7 @@ class Monitor:
 
     def _start_interval(self) -> None:
         self.since_s = time.perf_counter()
+        self.lag.begin()
         self.steps = 0
         self.pairs = 0
         self.tokens = 0
@@ -103,10 +113,13 @@ class Monitor:
             **{f"data/epoch/{source}".rstrip("/"): passes for source, passes in epochs.items()},
             **self._sources_since_last_time(),
             **self._work_since_last_time(report.padding_frac),
+            **self.lag.figures(step, self.steps),
         }
         if rank() == 0:
             self._write(step, figures)
             self.say(progress_line(step, self.total_steps, figures))
+            if self.lag.remark:
+                self.remark(step, self.lag.remark)
         self._start_interval()
 
     def _work_since_last_time(self, padding_frac: float) -> dict[str, float]:

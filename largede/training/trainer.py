@@ -21,6 +21,7 @@ from largede.streams.batches import PairBatches
 from largede.streams.chunks import Chunking
 from largede.streams.sources import Mixing, Source, open_sources
 from largede.streams.tokenise import PairTokeniser, RankBatch
+from largede.training.activity import LOADING, READING, SAVING, activity, phase
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
     fingerprint_of_tokenizer,
@@ -39,14 +40,16 @@ from largede.training.checkpoint import (
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
-from largede.training.engine import join_ranks, leave_ranks
+from largede.training.engine import group_timeout, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
+from largede.training.lag import Lag
 from largede.training.monitor import Monitor, duration
 from largede.training.optimizers import set_learning_rate
 from largede.training.run_folder import open_run_folder
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
+from largede.training.watchdog import end_watch, start_watch
 
 EXIT_SAVED_ON_SIGNAL = 75
 """Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
@@ -60,14 +63,16 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
 
     Raises:
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
-        SystemExit: status 75 after a signal, when the run has been saved.
+        SystemExit: status 75 after a signal, when the run has been saved; 76 when another rank was lost.
     """
-    join_ranks(recipe.engine)
+    join_ranks(recipe.engine, group_timeout(recipe.guard))
     try:
         last = Trainer(recipe, say if rank() == 0 else lambda line: None, allow_pipe=allow_pipe).run()
     except BaseException as error:
+        end_watch(error)
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
         raise
+    end_watch()
     leave_ranks(all_ranks_leave=True)
     return last
 
@@ -92,6 +97,7 @@ class Trainer:
         refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
         self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
+        all_or_none(lambda: start_watch(self.folder, recipe.guard, rank(), world_size()))
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
@@ -104,7 +110,10 @@ class Trainer:
         self.steps_done = self.resume()
         fingerprint = self.batches.fingerprint
         all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
-        self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
+        lag = Lag(recipe.guard.lag_factor, self.folder / "ranks.json")
+        self.monitor = Monitor(
+            self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done, lag=lag
+        )
         self.spikes = SpikeGuard(recipe.guard)
         self.collapses = CollapseGuard(
             recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
@@ -152,6 +161,7 @@ class Trainer:
         started = time.perf_counter()
         self.open_stream()
         saved = self.checkpoints / f"step-{self.steps_done:08d}"
+        activity.begin_run(self.steps_done)
         while self.steps_done < recipe.run.steps:
             report = self.train_step()
             has_rewound = self.guard(report)
@@ -196,6 +206,7 @@ class Trainer:
         report = self.step(batch)
         gradient_norm = self.step_optimizer()
         self.steps_done += 1
+        activity.end_step(self.steps_done)
 
         self.monitor.count(batch, data_wait_s)
         if self.monitor.is_due(self.steps_done):
@@ -234,6 +245,7 @@ class Trainer:
         self.monitor.remark(self.steps_done, f"warning: {spike}")
         return guard.on_spike == "rewind" and self.rewind()
 
+    @phase(LOADING)
     def rewind(self) -> bool:
         """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
         before_spike = self.steps_done - self.recipe.guard.spike_patience
@@ -255,7 +267,13 @@ class Trainer:
 
     def next_batch(self) -> RankBatch:
         """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
-        return all_or_none(lambda: next(self.stream))
+        batch = all_or_none(self.own_batch)
+        activity.take(batch.step, batch.sample_names)
+        return batch
+
+    def own_batch(self) -> RankBatch:
+        with phase(READING):
+            return next(self.stream)
 
     def seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""
@@ -278,6 +296,7 @@ class Trainer:
     def is_time_to_save(self) -> bool:
         return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
 
+    @phase(SAVING)
     def save(self) -> Path:
         return save_checkpoint(
             self.engine,
@@ -292,6 +311,7 @@ class Trainer:
         self.say(f"stopped by a signal after step {self.steps_done}; saved; start the same command to continue")
         raise SystemExit(EXIT_SAVED_ON_SIGNAL)
 
+    @phase(LOADING)
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
         for path, state in sound_checkpoints(self.checkpoints):
