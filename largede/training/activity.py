@@ -7,7 +7,7 @@ trainer and `training.calls` write it; the watchdog reads it from its own thread
 import contextlib
 import threading
 import time
-from collections import Counter, deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +66,7 @@ class Activity:
         self.failed_call: Call | None = None
         self.calls: deque[Call] = deque(maxlen=CALLS_REMEMBERED)
         self.steps: deque[str] = deque(maxlen=5)
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self.since = time.monotonic()
         self._thread = _ThreadOfStep()
 

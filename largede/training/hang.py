@@ -122,7 +122,7 @@ def _where(beat: Heartbeat) -> str:
 def _batch(beat: Heartbeat) -> str:
     if not beat.samples:
         return ""
-    return f"; its batch {beat.batch_step} begins with {', '.join(beat.samples)}"
+    return f"; the last batch it read, {beat.batch_step}, begins with {', '.join(beat.samples)}"
 
 
 def _clock(time_s: float) -> str:

@@ -7,7 +7,6 @@ taken by events on the streams they are enqueued to (`training.stream_times`).
 """
 
 import statistics
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -56,7 +55,7 @@ class Lag:
     def begin(self) -> None:
         """Count from here."""
         activity.progress()
-        self.before = Counter(activity.seconds)
+        self.before = dict(activity.seconds)
 
     def figures(self, step: int, steps: int) -> dict[str, float]:
         """The figures of the last `steps` steps, the same on all ranks, for TensorBoard; `remark` may follow.
@@ -71,9 +70,9 @@ class Lag:
 
     def _own(self, steps: int) -> RankTimes:
         activity.progress()
-        spent = activity.seconds - self.before
-        beside = [spent[part] / steps for part in (COLLECTIVES, READING, SAVING)]
-        return RankTimes(rank(), self.host, spent.total() / steps - sum(beside), *beside)
+        spent = {part: (s - self.before.get(part, 0.0)) / steps for part, s in activity.seconds.items()}
+        beside = [spent.get(part, 0.0) for part in (COLLECTIVES, READING, SAVING)]
+        return RankTimes(rank(), self.host, sum(spent.values()) - sum(beside), *beside)
 
     def _remark(self, ranks: Sequence[RankTimes]) -> str:
         """Words about a rank that has lagged in 5, 10, 20, … log intervals without a break; else nothing."""

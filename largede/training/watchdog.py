@@ -78,6 +78,7 @@ class Watchdog:
         self.hang_since = 0.0
         self.has_verdict = False
         self.is_ending = threading.Event()
+        self.writing = threading.Lock()
         self.thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
         self.locked_stacks: IO[str] | None = None
         self.asked_stacks: IO[str] | None = None
@@ -101,6 +102,8 @@ class Watchdog:
         """
         self.is_ending.set()
         self.thread.join()
+        if not left:
+            self._go_on()
         faulthandler.cancel_dump_traceback_later()
         faulthandler.unregister(signal.SIGUSR2)
         for file in (self.locked_stacks, self.asked_stacks):
@@ -133,8 +136,8 @@ class Watchdog:
         if self.locked_stacks is not None and os.fstat(self.locked_stacks.fileno()).st_size:
             os.truncate(self.locked_stacks.name, 0)  # it fired, but the lock has come free
             os.lseek(self.locked_stacks.fileno(), 0, os.SEEK_SET)
-        # Put off as long as this thread gets its turn; before the others give their verdict it must have fired.
-        faulthandler.dump_traceback_later(0.75 * self.allowance_s(), file=self.locked_stacks or sys.stderr)
+        # Put off as long as this thread gets its turn; it has fired before the others give their verdict.
+        faulthandler.dump_traceback_later(0.75 * self.hang_after_s, file=self.locked_stacks or sys.stderr)
         self._write()
         if activity.idle_s > self.allowance_s():
             self._look_around()
@@ -142,16 +145,17 @@ class Watchdog:
             self._go_on()
 
     def _write(self, left: str = "", *, is_lost: bool = False) -> None:
-        self.beat += 1
-        is_over = activity.idle_s > self.allowance_s()
-        beat = heartbeat_of(activity, self.place, self.beat, is_over=is_over)
-        beat = replace(beat, hang=self.hang, has_verdict=self.has_verdict, left=left, is_lost=is_lost)
-        write_heartbeat(self.beats, replace(beat, on_gpu=calls_on_gpu() if is_over else []))
+        with self.writing:  # the step's thread writes, too, when it looks for who was lost
+            self.beat += 1
+            is_over = activity.idle_s > self.allowance_s()
+            beat = heartbeat_of(activity, self.place, self.beat, is_over=is_over)
+            beat = replace(beat, hang=self.hang, has_verdict=self.has_verdict, left=left, is_lost=is_lost)
+            write_heartbeat(self.beats, replace(beat, on_gpu=calls_on_gpu() if is_over else []))
 
     def _look_around(self) -> None:
         """This rank is over its time: take part in a hang that was declared, or be the one to declare it."""
         seen = self.table.read()
-        self._end_if_told()
+        self._end_if_told(seen)
         lower = [other for rank, other in seen.items() if rank < self.rank and not self._is_away(other)]
         if not lower:
             self._report(seen)
@@ -160,9 +164,9 @@ class Watchdog:
         if declared and declared.hang and declared.hang != self.hang:
             self._take_part(declared.hang)
 
-    def _end_if_told(self) -> None:
+    def _end_if_told(self, seen: dict[int, Seen]) -> None:
         """End this process when a verdict has ended the run; the rank that gave it may be gone by now."""
-        beats = [other.heartbeat for other in self.table.seen.values()]
+        beats = [other.heartbeat for other in seen.values()]
         told = [beat.hang for beat in beats if beat is not None and beat.has_verdict]
         if self.stops and told:
             if not self.hang:
@@ -191,7 +195,7 @@ class Watchdog:
 
     def _give_verdict(self) -> None:
         folder = self.hangs / self.hang
-        lines = [f"no rank has made progress for {activity.idle_s:.0f} s:", *verdict(self.accounts())]
+        lines = [f"no rank has made progress for {activity.idle_s:.0f} s:", *verdict(self.accounts(self.table))]
         lines.append(f"what every rank was doing, with its stacks: {folder}")
         if self.stops:
             lines.append(f"the run ends with status {EXIT_HUNG}; the same command continues from the last checkpoint")
@@ -216,9 +220,9 @@ class Watchdog:
             return other.still_s > self.silent_s
         return bool(beat.left or process_state(beat.place, self.place)) or other.still_s > self.silent_s
 
-    def accounts(self) -> list[Account]:
+    def accounts(self, table: HeartbeatTable) -> list[Account]:
         """Every rank as it is seen from here."""
-        return [self._account(rank, other) for rank, other in sorted(self.table.read().items())]
+        return [self._account(rank, other) for rank, other in sorted(table.read().items())]
 
     def _account(self, rank: int, other: Seen) -> Account:
         if rank == self.rank:
@@ -244,18 +248,16 @@ class Watchdog:
 
         Where the failure is a hang being ended, this process is ended, too.
         """
-        self.table.forget()
-        until = time.monotonic() + LOST_BEATS * self.beat_s + 1.0
+        table = HeartbeatTable(self.beats, self.table.world_size)
+        still_s = LOST_BEATS * self.beat_s
+        until = time.monotonic() + still_s + 1.0
         while True:
-            others = [account for account in self.accounts() if account.rank != self.rank]
-            self._end_if_told()
-            gone = [account for account in others if account.is_gone or self._is_still(account.rank)]
+            others = [account for account in self.accounts(table) if account.rank != self.rank]
+            self._end_if_told(table.seen)
+            gone = [account for account in others if account.is_gone or table.seen[account.rank].still_s > still_s]
             if any(account.is_gone for account in gone) or time.monotonic() > until:
-                return verdict([a if a.is_gone else replace(a, silent_s=LOST_BEATS * self.beat_s) for a in gone])
+                return verdict([a if a.is_gone else replace(a, silent_s=still_s) for a in gone])
             time.sleep(self.beat_s / 2)
-
-    def _is_still(self, rank: int) -> bool:
-        return self.table.seen[rank].still_s > LOST_BEATS * self.beat_s
 
 
 _current: Watchdog | None = None
