@@ -45,10 +45,10 @@ def test_seconds_are_booked_on_what_they_were_spent_on(answers: tuple[Path, list
     assert figures == second["figures"], "known to all ranks"
     assert figures["ranks/slowest_rank"] == 1.0
     # Sleeps may take longer on a busy machine, never shorter.
-    assert SLOW_S <= figures["ranks/work_s_max"] < 2 * SLOW_S
-    assert WORK_S <= figures["ranks/work_s_min"] < SLOW_S
-    assert READ_S <= figures["ranks/data_s_max"] and figures["ranks/data_s_min"] < READ_S
-    assert SAVE_S <= figures["ranks/saving_s_max"] and figures["ranks/saving_s_min"] < SAVE_S
+    assert figures["ranks/work_s_max"] >= SLOW_S
+    assert figures["ranks/work_s_min"] >= WORK_S
+    assert figures["ranks/data_s_max"] >= READ_S and figures["ranks/data_s_min"] < READ_S
+    assert figures["ranks/saving_s_max"] >= SAVE_S and figures["ranks/saving_s_min"] < SAVE_S
     table = json.loads((folder / "ranks.json").read_text(encoding="utf-8"))
     assert table["step"] == 7 and [row["rank"] for row in table["seconds_per_step"]] == [0, 1]
     waited = {row["rank"]: row["collectives"] for row in table["seconds_per_step"]}
