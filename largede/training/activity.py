@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 STARTING = "starting"
 FIRST_STEP = "first step"
@@ -30,8 +30,7 @@ COLLECTIVES = "collectives"
 CALLS_REMEMBERED = 64
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One collective: the how many-th of this process, over all groups, and the step it belongs to."""
 
     number: int
@@ -67,7 +66,9 @@ class Activity:
         self.calls: deque[Call] = deque(maxlen=CALLS_REMEMBERED)
         self.steps: deque[str] = deque(maxlen=5)
         self.seconds: defaultdict[str, float] = defaultdict(float)
+        self.longest_alone_s = 0.0
         self.since = time.monotonic()
+        self.alone_since = self.since
         self._thread = _ThreadOfStep()
 
     @property
@@ -91,6 +92,11 @@ class Activity:
         self.progress()
         before, self.phase = self.phase, name
         return before
+
+    def begin_start(self) -> None:
+        """A run is being set up."""
+        self.enter_phase(STARTING)
+        self.failed_call = None
 
     def begin_run(self, steps_done: int) -> None:
         """The loop begins; its first step may take long."""
@@ -117,6 +123,7 @@ class Activity:
     def enter_call(self, call: Call) -> None:
         """Go on in a collective begun before: wait for its end."""
         self.progress()
+        self.longest_alone_s = max(self.longest_alone_s, self.since - self.alone_since)
         self.call = call
 
     def leave_call(self, *, failed: bool = False) -> None:
@@ -124,6 +131,7 @@ class Activity:
         if failed:
             self.failed_call = self.call
         self.call = None
+        self.alone_since = self.since
 
 
 activity = Activity()

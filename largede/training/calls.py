@@ -14,6 +14,7 @@ import torch
 from torch.distributed import ProcessGroup
 
 from largede.training.activity import Call, activity
+from largede.training.stream_times import stream_times
 
 COLLECTIVES = {
     "allreduce": "all_reduce",
@@ -106,7 +107,8 @@ def _noted_wait(method: Callable[..., Any]) -> Callable[..., Any]:
 
 def _inside(method: Callable[..., Any], *args: Any, **options: Any) -> Any:
     try:
-        result = method(*args, **options)
+        with stream_times.measured():
+            result = method(*args, **options)
     except BaseException:
         activity.leave_call(failed=True)
         raise

@@ -98,10 +98,14 @@ def heartbeat_of(activity: Activity, place: Place, beat: int, *, is_over: bool) 
 
 
 def write_heartbeat(folder: Path, heartbeat: Heartbeat) -> None:
-    """Replace the rank's file. It is not forced to disk: it is news, not a record."""
-    path = heartbeat_path(folder, heartbeat.place.rank)
+    """Replace the rank's file."""
+    write_news(heartbeat_path(folder, heartbeat.place.rank), asdict(heartbeat))
+
+
+def write_news(path: Path, value: object) -> None:
+    """Replace a JSON file in one step. It is not forced to disk, which takes long: it is news, not a record."""
     fresh = path.with_suffix(".fresh")
-    fresh.write_text(json.dumps(asdict(heartbeat)), encoding="utf-8")
+    fresh.write_text(json.dumps(value), encoding="utf-8")
     os.replace(fresh, path)
 
 

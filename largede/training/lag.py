@@ -3,7 +3,8 @@
 With collectives that wait for everybody all steps take equally long on all ranks; a slow rank shows by its own work:
 it waits least. Seconds come from `Activity`, which books every moment of the step's threads on a phase or, inside
 a collective, on "collectives". On a GPU collectives are enqueued and return at once, so there the seconds in them are
-taken by events on the streams they are enqueued to (`training.stream_times`).
+taken by events on the streams they are enqueued to (`training.stream_times`); collectives that overlap with computing
+count too, so work is then a lower bound.
 """
 
 import statistics
@@ -11,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from largede.files import write_json
 from largede.training.activity import COLLECTIVES, READING, SAVING, activity
 from largede.training.collectives import objects_of_ranks, rank
-from largede.training.heartbeat import this_place
+from largede.training.heartbeat import this_place, write_news
+from largede.training.stream_times import stream_times
 
 PARTS = ("work", "collectives", "data", "saving")
 LEAST_LAG_S = 0.02
@@ -24,7 +25,10 @@ LOGS_UNTIL_REMARK = 5
 
 @dataclass(frozen=True)
 class RankTimes:
-    """Seconds per step of one rank: own work, waiting in collectives, waiting for data, saving."""
+    """Seconds per step of one rank: own work, waiting in collectives, waiting for data, saving.
+
+    `longest_alone_s`: the longest time between two collectives, for which others may have had to wait; not per step.
+    """
 
     rank: int
     host: str
@@ -32,6 +36,7 @@ class RankTimes:
     collectives: float
     data: float
     saving: float
+    longest_alone_s: float = 0.0
 
     @property
     def busy(self) -> float:
@@ -46,7 +51,6 @@ class Lag:
         self.lag_factor = lag_factor
         self.ranks_file = ranks_file
         self.host = this_place(rank()).host
-        self.hosts: list[str] = []
         self.lagging: int | None = None
         self.logs = 0
         self.remark = ""
@@ -56,6 +60,8 @@ class Lag:
         """Count from here."""
         activity.progress()
         self.before = dict(activity.seconds)
+        stream_times.take_s()
+        activity.longest_alone_s = 0.0
 
     def figures(self, step: int, steps: int) -> dict[str, float]:
         """The figures of the last `steps` steps, the same on all ranks, for TensorBoard; `remark` may follow.
@@ -64,15 +70,22 @@ class Lag:
         """
         ranks = objects_of_ranks(self._own(max(1, steps)))
         if rank() == 0:
-            write_json(self.ranks_file, {"step": step, "seconds_per_step": [asdict(times) for times in ranks]})
+            write_news(self.ranks_file, {"step": step, "seconds_per_step": [asdict(times) for times in ranks]})
         self.remark = self._remark(ranks)
-        return {**spread_of_times(ranks), "ranks/slowest_rank": float(slowest(ranks).rank)}
+        longest_alone_s = max(times.longest_alone_s for times in ranks)
+        return {
+            **spread_of_times(ranks),
+            "ranks/slowest_rank": float(slowest(ranks).rank),
+            "ranks/longest_without_collective_s": longest_alone_s,
+        }
 
     def _own(self, steps: int) -> RankTimes:
         activity.progress()
         spent = {part: (s - self.before.get(part, 0.0)) / steps for part, s in activity.seconds.items()}
-        beside = [spent.get(part, 0.0) for part in (COLLECTIVES, READING, SAVING)]
-        return RankTimes(rank(), self.host, sum(spent.values()) - sum(beside), *beside)
+        data, saving = spent.get(READING, 0.0), spent.get(SAVING, 0.0)
+        in_collectives = spent.get(COLLECTIVES, 0.0) + stream_times.take_s() / steps
+        work = max(0.0, sum(spent.values()) - data - saving - in_collectives)
+        return RankTimes(rank(), self.host, work, in_collectives, data, saving, activity.longest_alone_s)
 
     def _remark(self, ranks: Sequence[RankTimes]) -> str:
         """Words about a rank that has lagged in 5, 10, 20, … log intervals without a break; else nothing."""

@@ -85,7 +85,6 @@ class Watchdog:
 
     def start(self) -> None:
         """Raises OSError when the run folder cannot be written."""
-        watch_collectives()
         self.beats.mkdir(parents=True, exist_ok=True)
         asked = self.hangs / "asked"
         asked.mkdir(parents=True, exist_ok=True)
@@ -268,6 +267,7 @@ def start_watch(folder: Path, guard: GuardConfig, rank: int, world_size: int) ->
     global _current
     end_watch()
     watch_collectives()
+    activity.begin_start()
     if guard.hang_after_s is not None:
         _current = Watchdog(folder, guard, rank, world_size)
         _current.start()
