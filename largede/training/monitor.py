@@ -42,6 +42,7 @@ class Monitor:
         self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
         self.run_texts = 0
         self.run_cut_texts = 0
+        self.damaged_blocks = 0
         self._start_interval()
 
     def _open_writer(self, purge_step: int | None) -> Any:
@@ -126,8 +127,8 @@ class Monitor:
         """Rates and shares over the interval, of all ranks together. Collective."""
         elapsed_s = time.perf_counter() - self.since_s
         own = [self.pairs, self.tokens, self.texts, self.cut_texts, self.data_wait_s, padding_frac, memory_gib()]
-        pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
-            torch.tensor(own, dtype=torch.float64, device=group_device())
+        pairs, tokens, texts, cut, waiting_s, padding, memory, damaged = sum_over_ranks(
+            torch.tensor([*own, self.damaged_blocks], dtype=torch.float64, device=group_device())
         ).tolist()
         return {
             "speed/pairs_per_s": pairs / elapsed_s,
@@ -136,6 +137,7 @@ class Monitor:
             "data/padding_percent": 100 * padding / world_size(),
             "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
             "data/cut_texts_percent": 100 * cut / max(1, texts),
+            "data/damaged_blocks": damaged,
             "memory/peak_gib_all_ranks": memory,
         }
 

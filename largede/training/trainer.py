@@ -219,6 +219,7 @@ class Trainer:
         epochs = {"": self.batches.epoch_of(place), **self.batches.epochs_of_sources(place)}
         spread = {"queries": spread_over_ranks(report.query_BD), "passages": spread_over_ranks(report.positive_BD)}
         updates = update_by_kind(getattr(self.optimizer, "relative_update", {}))
+        self.monitor.damaged_blocks = sum(self.batches.skipped.values())
         self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, epochs)
         collapse = self.collapses.sees_collapse(self.steps_done, spread)
         if collapse and self.recipe.guard.on_collapse == "stop":
