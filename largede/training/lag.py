@@ -47,9 +47,9 @@ class RankTimes:
 class Lag:
     """Collects times between two log lines, and remembers which rank has lagged for how many of them."""
 
-    def __init__(self, lag_factor: float | None, ranks_file: Path) -> None:
+    def __init__(self, lag_factor: float | None) -> None:
         self.lag_factor = lag_factor
-        self.ranks_file = ranks_file
+        self.ranks: list[RankTimes] = []
         self.host = this_place(rank()).host
         self.lagging: int | None = None
         self.logs = 0
@@ -63,14 +63,12 @@ class Lag:
         stream_times.take_s()
         activity.longest_alone_s = 0.0
 
-    def figures(self, step: int, steps: int) -> dict[str, float]:
+    def figures(self, steps: int) -> dict[str, float]:
         """The figures of the last `steps` steps, the same on all ranks, for TensorBoard; `remark` may follow.
 
-        Rank 0 writes the table of all ranks to `ranks_file`. Collective.
+        Collective.
         """
-        ranks = objects_of_ranks(self._own(max(1, steps)))
-        if rank() == 0:
-            write_news(self.ranks_file, {"step": step, "seconds_per_step": [asdict(times) for times in ranks]})
+        self.ranks = ranks = objects_of_ranks(self._own(max(1, steps)))
         self.remark = self._remark(ranks)
         longest_alone_s = max(times.longest_alone_s for times in ranks)
         return {
@@ -78,6 +76,10 @@ class Lag:
             "ranks/slowest_rank": float(slowest(ranks).rank),
             "ranks/longest_without_collective_s": longest_alone_s,
         }
+
+    def write(self, path: Path, step: int) -> None:
+        """The table of all ranks behind the last figures. Called by one rank."""
+        write_news(path, {"step": step, "seconds_per_step": [asdict(times) for times in self.ranks]})
 
     def _own(self, steps: int) -> RankTimes:
         activity.progress()

@@ -114,7 +114,7 @@ class Monitor:
             **{f"data/epoch/{source}".rstrip("/"): passes for source, passes in epochs.items()},
             **self._sources_since_last_time(),
             **self._work_since_last_time(report.padding_frac),
-            **self.lag.figures(step, self.steps),
+            **self.lag.figures(self.steps),
         }
         if rank() == 0:
             self._write(step, figures)
@@ -161,6 +161,7 @@ class Monitor:
         self.writer.flush()
         with (self.folder / "figures.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "time_s": round(time.time(), 3), **figures}) + "\n")
+        self.lag.write(self.folder / "ranks.json", step)
 
     def remark(self, step: int, words: str) -> None:
         """Say something that happened, on the terminal and in TensorBoard's text."""

@@ -110,7 +110,7 @@ class Trainer:
         self.steps_done = self.resume()
         fingerprint = self.batches.fingerprint
         all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
-        lag = Lag(recipe.guard.lag_factor, self.folder / "ranks.json")
+        lag = Lag(recipe.guard.lag_factor)
         self.monitor = Monitor(
             self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done, lag=lag
         )

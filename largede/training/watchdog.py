@@ -76,6 +76,7 @@ class Watchdog:
         self.beat = 0
         self.hang = ""
         self.hang_since = 0.0
+        self.last_look = self.awake_since = time.monotonic()
         self.has_verdict = False
         self.is_ending = threading.Event()
         self.writing = threading.Lock()
@@ -131,14 +132,28 @@ class Watchdog:
                     failed = str(error)
                     self.say_all(f"watchdog of rank {self.rank}: cannot write its heartbeat: {error}")
 
+    def idle_s(self) -> float:
+        """Seconds without progress, those before a pause of the whole process left out.
+
+        When a scheduler suspends a job for an hour, no rank has hung for an hour.
+        """
+        return min(activity.idle_s, time.monotonic() - self.awake_since)
+
+    def is_over(self) -> bool:
+        return self.idle_s() > self.allowance_s()
+
     def _watch(self) -> None:
+        now = time.monotonic()
+        if now - self.last_look > self.silent_s:
+            self.awake_since = now
+        self.last_look = now
         if self.locked_stacks is not None and os.fstat(self.locked_stacks.fileno()).st_size:
             os.truncate(self.locked_stacks.name, 0)  # it fired, but the lock has come free
             os.lseek(self.locked_stacks.fileno(), 0, os.SEEK_SET)
         # Put off as long as this thread gets its turn; it has fired before the others give their verdict.
         faulthandler.dump_traceback_later(0.75 * self.hang_after_s, file=self.locked_stacks or sys.stderr)
         self._write()
-        if activity.idle_s > self.allowance_s():
+        if self.is_over():
             self._look_around()
         elif self.hang or self.table.seen:
             self._go_on()
@@ -146,7 +161,7 @@ class Watchdog:
     def _write(self, left: str = "", *, is_lost: bool = False) -> None:
         with self.writing:  # the step's thread writes, too, when it looks for who was lost
             self.beat += 1
-            is_over = activity.idle_s > self.allowance_s()
+            is_over = self.is_over()
             beat = heartbeat_of(activity, self.place, self.beat, is_over=is_over)
             beat = replace(beat, hang=self.hang, has_verdict=self.has_verdict, left=left, is_lost=is_lost)
             write_heartbeat(self.beats, replace(beat, on_gpu=calls_on_gpu() if is_over else []))
@@ -194,15 +209,17 @@ class Watchdog:
 
     def _give_verdict(self) -> None:
         folder = self.hangs / self.hang
-        lines = [f"no rank has made progress for {activity.idle_s:.0f} s:", *verdict(self.accounts(self.table))]
+        lines = [f"no rank has made progress for {self.idle_s():.0f} s:", *verdict(self.accounts(self.table))]
         lines.append(f"what every rank was doing, with its stacks: {folder}")
         if self.stops:
             lines.append(f"the run ends with status {EXIT_HUNG}; the same command continues from the last checkpoint")
         text = "\n  ".join(lines)
-        (folder / "verdict.txt").write_text(text + "\n", encoding="utf-8")
         self.say_all(f"HANG at step {activity.step}: {text}")
         self.has_verdict = True
-        self._write()
+        try:
+            (folder / "verdict.txt").write_text(text + "\n", encoding="utf-8")
+        finally:  # on a full disk, too: the others wait for it
+            self._write()
 
     def _go_on(self) -> None:
         """Progress again: forget the hang, and what was seen of the others."""
@@ -269,8 +286,9 @@ def start_watch(folder: Path, guard: GuardConfig, rank: int, world_size: int) ->
     watch_collectives()
     activity.begin_start()
     if guard.hang_after_s is not None:
-        _current = Watchdog(folder, guard, rank, world_size)
-        _current.start()
+        watch = Watchdog(folder, guard, rank, world_size)
+        watch.start()
+        _current = watch
 
 
 def end_watch(error: BaseException | None = None) -> None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -91,6 +92,20 @@ def saves_long(rank: int) -> None:
         dist.barrier()
 
 
+def is_suspended(rank: int) -> None:
+    """All are stopped for long, two of them inside the collective; then the third has a little work to do."""
+
+    def stop() -> None:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    if rank == 1:
+        time.sleep(0.5)
+        stop()
+        time.sleep(2.0)
+    else:
+        threading.Timer(0.5, stop).start()
+
+
 def leaves(rank: int) -> None:
     if rank == 1:
         raise ValueError("a defect on one rank")
@@ -103,6 +118,7 @@ SMALL: dict[str, Callable[[int], None]] = {
     "calls once more": calls_once_more,
     "works long": works_long,
     "saves long": saves_long,
+    "is suspended": is_suspended,
     "leaves": leaves,
 }
 
@@ -209,12 +225,21 @@ def statuses_of(processes: dict[int, int]) -> list[int]:
     return [statuses[rank] for rank in range(WORLD)]
 
 
+def wake_later(processes: dict[int, int]) -> None:
+    def wake() -> None:
+        for process in processes.values():
+            os.kill(process, signal.SIGCONT)
+
+    threading.Timer(2.0 * HANG_AFTER_S, wake).start()
+
+
 def main(folder: Path, data: dict[str, Any]) -> None:
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     torch.set_num_threads(1)
     processes = {group: fork_ranks(group, folder / group, data) for group in GROUPS}
+    wake_later(processes["is suspended"])
     statuses = {group: statuses_of(ranks) for group, ranks in processes.items()}
     (folder / "statuses.json").write_text(json.dumps(statuses))
 

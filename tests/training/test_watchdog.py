@@ -106,7 +106,7 @@ def test_a_rank_that_leaves_with_a_defect_is_quoted_by_the_others(groups: dict[s
     assert group.said.count("has left: ValueError: a defect on one rank") == 2
 
 
-@pytest.mark.parametrize("name", ["works long", "saves long"])
+@pytest.mark.parametrize("name", ["works long", "saves long", "is suspended"])
 def test_honest_long_work_does_not_trip_the_watch(name: str, groups: dict[str, Group]) -> None:
     group = groups[name]
     assert group.statuses == [0, 0, 0] and "HANG" not in group.said
