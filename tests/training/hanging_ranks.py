@@ -226,11 +226,21 @@ def statuses_of(processes: dict[int, int]) -> list[int]:
 
 
 def wake_later(processes: dict[int, int]) -> None:
+    """Let them go on when all have been stopped for longer than the watch allows."""
+
+    def are_stopped() -> bool:
+        states = [Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] for process in own]
+        return all(state == "T" for state in states)
+
     def wake() -> None:
-        for process in processes.values():
+        while not are_stopped():
+            time.sleep(0.1)
+        time.sleep(1.3 * HANG_AFTER_S)
+        for process in own:
             os.kill(process, signal.SIGCONT)
 
-    threading.Timer(2.0 * HANG_AFTER_S, wake).start()
+    own = list(processes.values())
+    threading.Thread(target=wake, daemon=True).start()
 
 
 def main(folder: Path, data: dict[str, Any]) -> None:
