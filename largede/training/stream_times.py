@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 MOST_OPEN = 1024
+NOTHING = contextlib.nullcontext()
 
 
 class StreamTimes:
@@ -24,7 +25,7 @@ class StreamTimes:
     def measured(self) -> contextlib.AbstractContextManager[Any]:
         """Put around what is enqueued to the current stream."""
         if not torch.cuda.is_initialized() or torch.cuda.is_current_stream_capturing():
-            return contextlib.nullcontext()
+            return NOTHING
         return self._between_events()
 
     @contextlib.contextmanager

@@ -130,6 +130,19 @@ def test_a_run_that_ends_well_leaves_no_heartbeats(groups: dict[str, Group]) -> 
     assert not (groups["saves long"].folder / "run" / "hangs").exists()
 
 
+def test_a_run_writes_its_ranks_times_with_its_figures(groups: dict[str, Group]) -> None:
+    run = groups["reader sleeps"].folder / "run"
+    [line] = (run / "figures.jsonl").read_text(encoding="utf-8").splitlines()
+    figures = json.loads(line)
+    for part in ("work", "collectives", "data", "saving"):
+        least, median, most = (figures[f"ranks/{part}_s_{which}"] for which in ("min", "median", "max"))
+        assert 0.0 <= least <= median <= most
+    assert figures["ranks/collectives_s_max"] > 0.0 and figures["ranks/slowest_rank"] in (0.0, 1.0, 2.0)
+    assert figures["data/damaged_blocks"] == 0.0
+    table = json.loads((run / "ranks.json").read_text(encoding="utf-8"))
+    assert [row["rank"] for row in table["seconds_per_step"]] == [0, 1, 2]
+
+
 def test_the_process_group_gives_up_after_the_watch_has_spoken() -> None:
     watched = GuardConfig(hang_after_s=100.0)
     assert group_timeout(watched).total_seconds() == 1200
