@@ -5,6 +5,8 @@ state.json      what it is doing; see RunState
 stop.json       somebody asks the run to save and leave: {"reason": …, "by": …, "step": …, "time": …}
 run.json        what it was begun or last continued with; recipe.yaml beside it, each part's own under parts/
 figures.jsonl   the figures of TensorBoard, a line for each point
+ranks.json      where each rank's time goes, as of the last point
+heartbeats/     signs of life of the ranks, while the run is at work; hangs/ what they were doing when it hung
 checkpoints/    step-00001000 …
 evaluations/    step-00001000.json …, by `largede watch`; best.json beside evaluations/ names the best
 tensorboard/    event files
@@ -27,6 +29,7 @@ EVALUATIONS = "evaluations"
 CHECKPOINTS = "checkpoints"
 TENSORBOARD = "tensorboard"
 FIGURES = "figures.jsonl"
+RANKS = "ranks.json"
 RUN = "run.json"
 PARTS = "parts"
 

@@ -12,12 +12,13 @@ import torch
 from largede.config.recipe import Recipe
 from largede.durations import duration
 from largede.files import read_json_object
-from largede.run_files import FIGURES, RUN, TENSORBOARD
+from largede.run_files import FIGURES, RANKS, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
 from largede.training.board import introduce
 from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
 from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
+from largede.training.lag import Lag
 from largede.training.spread import Spread
 
 NONE = SourceCounts(0, 0, 0)
@@ -36,6 +37,8 @@ class Monitor:
         log_every: int,
         say: Callable[[str], None] = print,
         start: int = 0,
+        *,
+        lag: Lag,
         goes_on_when_full: bool = False,
     ) -> None:
         self.folder = folder
@@ -43,9 +46,11 @@ class Monitor:
         self.log_every = log_every
         self.say = say
         self.disk = FullDisk(folder, goes_on=goes_on_when_full, say=say)
+        self.lag = lag
         self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
         self.run_texts = 0
         self.run_cut_texts = 0
+        self.damaged_blocks = 0
         self._start_interval()
 
     def _open_writer(self, purge_step: int | None) -> Any:
@@ -62,6 +67,7 @@ class Monitor:
 
     def _start_interval(self) -> None:
         self.since_s = time.perf_counter()
+        self.lag.begin()
         self.steps = 0
         self.pairs = 0
         self.tokens = 0
@@ -116,18 +122,21 @@ class Monitor:
             **{f"data/epoch/{source}".rstrip("/"): passes for source, passes in epochs.items()},
             **self._sources_since_last_time(),
             **self._work_since_last_time(report.padding_frac),
+            **self.lag.figures(self.steps),
         }
         on_rank_0(lambda: self._write(step, figures))
         if rank() == 0:
             self.say(progress_line(step, self.total_steps, figures))
+            if self.lag.remark:
+                self.remark(step, self.lag.remark)
         self._start_interval()
 
     def _work_since_last_time(self, padding_frac: float) -> dict[str, float]:
         """Rates and shares over the interval, of all ranks together. Collective."""
         elapsed_s = time.perf_counter() - self.since_s
         own = [self.pairs, self.tokens, self.texts, self.cut_texts, self.data_wait_s, padding_frac, memory_gib()]
-        pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
-            torch.tensor(own, dtype=torch.float64, device=group_device())
+        pairs, tokens, texts, cut, waiting_s, padding, memory, damaged = sum_over_ranks(
+            torch.tensor([*own, self.damaged_blocks], dtype=torch.float64, device=group_device())
         ).tolist()
         return {
             "speed/pairs_per_s": pairs / elapsed_s,
@@ -136,6 +145,7 @@ class Monitor:
             "data/padding_percent": 100 * padding / world_size(),
             "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
             "data/cut_texts_percent": 100 * cut / max(1, texts),
+            "data/damaged_blocks": damaged,
             "memory/peak_gib_all_ranks": memory,
         }
 
@@ -157,6 +167,7 @@ class Monitor:
         line = json.dumps({"step": step, "time_s": round(time.time(), 3), **figures})
         if self.disk.takes(lambda: append_line(self.folder / FIGURES, line)):
             self._to_tensorboard(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
+            self.disk.takes(lambda: self.lag.write(self.folder / RANKS, step))
 
     def _to_tensorboard(self, write: Callable[[Any], object]) -> None:
         """Write and flush; a writer that met a full disk is done for, and the next time there is a new one."""

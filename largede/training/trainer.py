@@ -21,6 +21,7 @@ from largede.streams.batches import PairBatches
 from largede.streams.chunks import Chunking
 from largede.streams.sources import Mixing, Source, open_sources
 from largede.streams.tokenise import PairTokeniser, RankBatch
+from largede.training.activity import LOADING, READING, activity, phase
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
     fingerprint_of_tokenizer,
@@ -39,9 +40,10 @@ from largede.training.checkpoint import (
 from largede.training.collectives import all_or_none, on_rank_0, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
-from largede.training.engine import join_ranks, leave_ranks
+from largede.training.engine import group_timeout, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
+from largede.training.lag import Lag
 from largede.training.monitor import Monitor
 from largede.training.optimizers import set_learning_rate
 from largede.training.retention import clear_leftovers, discard
@@ -51,6 +53,7 @@ from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
 from largede.training.stopping import EXIT_SAVED_ON_SIGNAL, Stop, StopRequest, leave_at_once_on_signal
+from largede.training.watchdog import end_watch, start_watch
 
 
 def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:
@@ -61,17 +64,20 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
 
     Raises:
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
-        SystemExit: status 75 after a signal, when the run has been saved; 0 when it was asked to stop earlier.
+        SystemExit: status 75 after a signal, when the run has been saved; 76 when another rank was lost; 0 when it was
+            asked to stop earlier.
     """
     leave_at_once_on_signal()
-    join_ranks(recipe.engine)
+    join_ranks(recipe.engine, group_timeout(recipe.guard))
     try:
         speak = say if rank() == 0 else lambda line: None
         with RunLife(Path(recipe.run.out), recipe.run.steps, speak) as life:
             last = Trainer(recipe, speak, allow_pipe=allow_pipe, life=life).run()
     except BaseException as error:
+        end_watch(error)
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
         raise
+    end_watch()
     leave_ranks(all_ranks_leave=True)
     return last
 
@@ -99,6 +105,7 @@ class Trainer:
         self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
         refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
         all_or_none(self.folder_that_can_be_written)
+        all_or_none(lambda: start_watch(self.folder, recipe.guard, rank(), world_size()))
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
@@ -110,9 +117,14 @@ class Trainer:
             self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()
         open_run_folder(self.folder, recipe, tokenizer, self.steps_done, self.batches.fingerprint)
-        goes_on = recipe.run.when_disk_full == "go_on"
         self.monitor = Monitor(
-            self.folder, recipe.run.steps, recipe.run.log_every, self.say, self.steps_done, goes_on_when_full=goes_on
+            self.folder,
+            recipe.run.steps,
+            recipe.run.log_every,
+            self.say,
+            self.steps_done,
+            lag=Lag(recipe.guard.lag_factor),
+            goes_on_when_full=recipe.run.when_disk_full == "go_on",
         )
         self.saver = CheckpointSaver(self.engine, recipe, self.checkpoints, self.say, self.monitor.remark)
         self.spikes = SpikeGuard(recipe.guard)
@@ -164,6 +176,7 @@ class Trainer:
         self.stop = StopRequest(self.life)
         self.open_stream()
         self.life.begin(self.steps_done)
+        activity.begin_run(self.steps_done)
         try:
             stop = self.take_steps()
         except LargedeError:
@@ -218,6 +231,7 @@ class Trainer:
         gradient_norm = self.step_optimizer()
         self.steps_done += 1
         self.life.step = self.steps_done
+        activity.end_step(self.steps_done)
 
         self.monitor.count(batch, data_wait_s)
         if self.monitor.is_due(self.steps_done):
@@ -230,6 +244,7 @@ class Trainer:
         epochs = {"": self.batches.epoch_of(place), **self.batches.epochs_of_sources(place)}
         spread = {"queries": spread_over_ranks(report.query_BD), "passages": spread_over_ranks(report.positive_BD)}
         updates = update_by_kind(getattr(self.optimizer, "relative_update", {}))
+        self.monitor.damaged_blocks = sum(self.batches.skipped.values())
         self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, epochs)
         collapse = self.collapses.sees_collapse(self.steps_done, spread)
         if collapse and self.recipe.guard.on_collapse == "stop":
@@ -256,6 +271,7 @@ class Trainer:
         self.monitor.remark(self.steps_done, f"warning: {spike}")
         return guard.on_spike == "rewind" and self.rewind()
 
+    @phase(LOADING)
     def rewind(self) -> bool:
         """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
         before_spike = self.steps_done - self.recipe.guard.spike_patience
@@ -278,7 +294,13 @@ class Trainer:
 
     def next_batch(self) -> RankBatch:
         """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
-        return all_or_none(lambda: next(self.stream))
+        batch = all_or_none(self.own_batch)
+        activity.take(batch.step, batch.sample_names)
+        return batch
+
+    def own_batch(self) -> RankBatch:
+        with phase(READING):
+            return next(self.stream)
 
     def seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""
@@ -316,6 +338,7 @@ class Trainer:
         self.say(f"stopped by a signal after step {self.steps_done}; saved; start the same command to continue")
         raise SystemExit(EXIT_SAVED_ON_SIGNAL)
 
+    @phase(LOADING)
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
         on_rank_0(lambda: clear_leftovers(self.checkpoints))
