@@ -5,7 +5,7 @@ set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 install_largede dev
-cd "$LARGEDE_ROOT"
+cd "$LARGEDE_ROOT" || exit
 # Several test processes share few cores; more threads each would only fight.
 export OMP_NUM_THREADS=1
 
