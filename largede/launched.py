@@ -1,6 +1,6 @@
 """Which of how many ranks this process is, in the words that torch and DeepSpeed read: RANK, WORLD_SIZE, LOCAL_RANK.
 
-The deepspeed launcher and torchrun say so themselves. OpenMPI has words of its own, and DeepSpeed's launcher leaves their
+The deepspeed launcher and torchrun say so themselves. OpenMPI has words of its own, and DeepSpeed's launcher leaves the
 translation to mpi4py, which needs a compiler to be installed.
 """
 

@@ -25,6 +25,9 @@ read_hosts() {
     ((${#hosts[@]})) || die "$1 names no host; expected a line 'HOST slots=GPUS' for each machine"
 }
 
+# demand_program PROGRAM PACKAGE
+demand_program() { command -v "$1" >/dev/null || die "needs $1 on every host; on Debian and Ubuntu: sudo apt install $2"; }
+
 # on_host HOST COMMAND: never asks for a password, never waits for long.
 on_host() { ssh -n -o BatchMode=yes -o ConnectTimeout="$PROBE_S" -o ServerAliveInterval=5 -o ServerAliveCountMax=2 "$1" "$2"; }
 

@@ -22,12 +22,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 source "$LARGEDE_ROOT/launch/hosts.sh"
 (($# >= 5)) || die "usage: bash launch/many_nodes.sh HOSTFILE RECIPE PAIRS.jsonl BENCHMARK OUT [--group.key value ...]"
 launcher=${LAUNCHER:-pdsh} hostfile=$1 recipe=$2 pairs=$3 benchmark=$4
-case $launcher in
-    pdsh) command -v pdsh >/dev/null || die "needs pdsh; on Debian and Ubuntu: sudo apt install pdsh" ;;
-    openmpi) command -v mpirun >/dev/null || die "needs OpenMPI; on Debian and Ubuntu: sudo apt install openmpi-bin" ;;
-    *) die "LAUNCHER=$launcher; expected pdsh or openmpi" ;;
-esac
-command -v ssh >/dev/null || die "needs ssh; on Debian and Ubuntu: sudo apt install openssh-client"
 # Other machines start in their own working folder, so every path they see must be absolute.
 out=$(realpath -m "$5")
 [[ ! -f $recipe ]] || recipe=$(realpath "$recipe")
@@ -35,6 +29,12 @@ out=$(realpath -m "$5")
 shift 5
 
 read_hosts "$hostfile"
+case $launcher in
+    pdsh) demand_program pdsh pdsh ;;
+    openmpi) demand_program mpirun openmpi-bin ;;
+    *) die "LAUNCHER=$launcher; expected pdsh or openmpi" ;;
+esac
+demand_program ssh openssh-client
 install_largede
 demand_hosts "$out"
 
