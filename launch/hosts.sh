@@ -48,6 +48,7 @@ demand_hosts() {
         said=$(on_host "$host" "cat '$probe'" 2>/dev/null) || said=
         if [[ $said != "$(<"$probe")" ]]; then
             rm -f "$probe"
+            rmdir --ignore-fail-on-non-empty "$1"
             die "host $host does not see $1 as $(hostname) does: OUT must be on a file system that all hosts share"
         fi
     done

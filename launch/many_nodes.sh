@@ -15,7 +15,7 @@
 # ssh without a password from the first to all. Variables that NCCL needs on the others (say, NCCL_SOCKET_IFNAME=ib0) go,
 # one NAME=VALUE a line, into ~/.deepspeed_env. Ranks meet at the first address of the first machine, or at MASTER_ADDR.
 #
-# Ctrl-C, SIGTERM and SIGUSR1 save the run and end it with status 75. A machine that is lost ends the run on the others.
+# Ctrl-C, SIGHUP, SIGTERM and SIGUSR1 save the run and end it with status 75. A machine that is lost ends the run on the others.
 # Either way the same command goes on from the last checkpoint, on the machines that HOSTFILE names then.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -65,7 +65,7 @@ on_all_machines() {
 }
 
 # One rank that is told tells all; the first host is this one.
-trap 'say "asking the ranks to save and leave"; pkill -USR1 -f "$(ranks_of "$out")" || true' INT TERM USR1
+trap 'say "asking the ranks to save and leave" || true; pkill -USR1 -f "$(ranks_of "$out")" || true' HUP INT TERM USR1
 
 if [[ ! -f $out/shards/index.json ]]; then
     largede-data shard "$pairs" --out "$out/shards"

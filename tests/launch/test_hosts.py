@@ -27,11 +27,11 @@ class ManyNodes:
         self.out = out
         hostfile = small.folder / "hostfile"
         hostfile.write_text("".join(f"{name} slots=1\n" for name in names))
-        small_settings = {"LAUNCHER": launcher, "PROBE_S": "2"}
+        small_settings = {"LAUNCHER": launcher, "PROBE_S": "5"}
         as_root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         words = [hostfile, small.recipe, small.world.pairs, "-", out]
         command = ["bash", str(ROOT / "launch" / "many_nodes.sh"), *map(str, words)]
-        self.log = small.folder / "many-nodes.log"
+        self.log = out.with_name(f"{out.name}-{len(list(out.parent.glob('*.log')))}.log")
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 hosts.command("node-a", *command),
@@ -60,24 +60,24 @@ class ManyNodes:
 def test_a_run_over_pdsh_outlives_a_host_and_a_signal(
     hosts: MadeHosts, small_run: SmallRun, uninterrupted: list[float], tmp_path: Path
 ) -> None:
-    three = ManyNodes(hosts, small_run, tmp_path, NAMES)
+    three = ManyNodes(hosts, small_run, tmp_path / "run", NAMES)
     three.comes_to_step(5)
     hosts.cut_off("node-c")
     assert three.ends(ENDS_WITHIN_S) not in (0, 75)
     assert "host node-c is lost" in three.said() and "goes on from the last checkpoint" in three.said()
 
-    two = ManyNodes(hosts, small_run, tmp_path, NAMES[:2])
+    two = ManyNodes(hosts, small_run, tmp_path / "run", NAMES[:2])
     two.comes_to_step(9)
     assert "continuing from" in two.said()
     two.signal(signal.SIGTERM)
     assert two.ends(ENDS_WITHIN_S) == 75, two.said()
     assert "saved and ended by a signal" in two.said()
-    saved = max(path.name for path in (tmp_path / "train" / "checkpoints").glob("step-*"))
-    assert int(saved[5:]) == steps_done(tmp_path), "the last step is saved, not one before"
+    saved = max(path.name for path in (tmp_path / "run" / "train" / "checkpoints").glob("step-*"))
+    assert int(saved[5:]) == steps_done(tmp_path / "run"), "the last step is saved, not one before"
 
-    assert ManyNodes(hosts, small_run, tmp_path, NAMES[:2]).ends(TRAINS_WITHIN_S) == 0
-    assert losses(tmp_path) == pytest.approx(uninterrupted, abs=1e-5)
-    assert (tmp_path / "model" / "modules.json").is_file()
+    assert ManyNodes(hosts, small_run, tmp_path / "run", NAMES[:2]).ends(TRAINS_WITHIN_S) == 0
+    assert losses(tmp_path / "run") == pytest.approx(uninterrupted, abs=1e-5)
+    assert (tmp_path / "run" / "model" / "modules.json").is_file()
     hosts.end_processes("node-c", "largede")
     hosts.join_again("node-c")
 
@@ -85,26 +85,26 @@ def test_a_run_over_pdsh_outlives_a_host_and_a_signal(
 def test_a_run_over_openmpi_outlives_the_processes_of_a_host(
     hosts: MadeHosts, small_run: SmallRun, uninterrupted: list[float], tmp_path: Path
 ) -> None:
-    two = ManyNodes(hosts, small_run, tmp_path, NAMES[:2], "openmpi")
+    two = ManyNodes(hosts, small_run, tmp_path / "run", NAMES[:2], "openmpi")
     two.comes_to_step(4)
     hosts.end_processes("node-b", "largede")
     assert two.ends(ENDS_WITHIN_S) not in (0, 75)
     assert "node-b" in two.said() and "goes on from the last checkpoint" in two.said()
 
-    again = ManyNodes(hosts, small_run, tmp_path, ["node-a", "node-c"], "openmpi")
+    again = ManyNodes(hosts, small_run, tmp_path / "run", ["node-a", "node-c"], "openmpi")
     assert again.ends(TRAINS_WITHIN_S) == 0, again.said()
     assert "on 2 rank(s)" in again.said() and "continuing from" in again.said()
-    assert losses(tmp_path) == pytest.approx(uninterrupted, abs=1e-5)
+    assert losses(tmp_path / "run") == pytest.approx(uninterrupted, abs=1e-5)
 
 
 def test_hosts_that_cannot_take_part_are_named(hosts: MadeHosts, small_run: SmallRun, tmp_path: Path) -> None:
     cases = [
-        (["node-a", "node-x"], tmp_path, "host node-x does not answer ssh without a password"),
-        (["node-b", "node-a"], tmp_path, "start on the first host"),
+        (["node-a", "node-x"], tmp_path / "run", "host node-x does not answer ssh without a password"),
+        (["node-b", "node-a"], tmp_path / "run", "start on the first host"),
         (NAMES, hosts.folder / "own" / "out", "host node-b does not see"),
     ]
     for names, out, message in cases:
         refused = ManyNodes(hosts, small_run, out, names)
         assert refused.ends(ENDS_WITHIN_S) == 1
         assert message in refused.said() and refused.said().count("\n") == 1, refused.said()
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "run").exists()
