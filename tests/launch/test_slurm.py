@@ -111,7 +111,15 @@ def test_an_array_evaluates_every_checkpoint_once(
         pytest.skip("needs the verb `largede watch`")
     run = small_run.undisturbed / "train"
     collection = write_collection(tmp_path / "collection")
-    words = ["--array=0-1", f"--output={tmp_path}/%a.log", "launch/evaluate.sbatch", str(run), str(collection)]
+    words = [
+        "--array=0-1",
+        f"--output={tmp_path}/%a.log",
+        "launch/evaluate.sbatch",
+        str(run),
+        str(collection),
+        "--",
+        "--no-bm25",
+    ]
     array = submit(slurm, small_run, *words)
 
     def said() -> str:
