@@ -35,7 +35,8 @@ on_host() { ssh -n -o BatchMode=yes -o ConnectTimeout="$PROBE_S" -o ServerAliveI
 demand_hosts() {
     local host said probe=$1/.seen-by-all-hosts-$$
     for host in "${hosts[@]}"; do
-        said=$(on_host "$host" true 2>&1) ||
+        # ssh ends its lines as a terminal wants them.
+        said=$(on_host "$host" true 2>&1 | tr -d '\r') ||
             die "host $host does not answer ssh without a password: ${said##*$'\n'}; try: ssh -o BatchMode=yes $host true"
     done
     said=$(on_host "${hosts[0]}" hostname)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -22,6 +23,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             pytest.skip("needs root")
         if missing:
             pytest.skip(f"needs the programs {', '.join(missing)}")
+        signal.signal(signal.SIGTERM, _leave_in_order)
+
+
+def _leave_in_order(number: int, frame: object) -> None:
+    """So that hosts and daemons are taken down also when the tests are told to end."""
+    raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="session")
