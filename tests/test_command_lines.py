@@ -160,7 +160,7 @@ def test_a_recipe_may_name_a_command_but_only_a_flag_lets_it_run(
     from largede.cli import main
     from largede.training import trainer
 
-    monkeypatch.setattr(trainer, "join_ranks", lambda engine: None)
+    monkeypatch.setattr(trainer, "join_ranks", lambda *given: None)
     monkeypatch.setattr(trainer, "leave_ranks", lambda all_ranks_leave: None)
     monkeypatch.setattr(trainer, "all_or_none", lambda work: work())
     command = f"pipe:echo {{name}} >> {tmp_path}/ran; cat {world.shards}/{{name}}"

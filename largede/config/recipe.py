@@ -339,7 +339,7 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class GuardConfig:
-    """When a run is in trouble, and what it does then: loss spikes, and embeddings that collapse into one direction."""
+    """When a run is in trouble, and what it does then: loss spikes, collapsed embeddings, ranks that hang or lag."""
 
     on_spike: Literal["report", "rewind", "stop"] = setting(
         "report",
@@ -353,9 +353,29 @@ class GuardConfig:
     on_collapse: Literal["report", "stop"] = setting("report", "report: say it and go on; stop: end the run.")
     collapse_cosine: float = setting(0.95, "Mean cosine of unrelated texts above which embeddings have collapsed.")
     collapse_rank: float = setting(4.0, "Effective rank of the batch's embeddings below which they have collapsed.")
+    hang_after_s: float | None = setting(
+        600.0,
+        "Seconds without progress on any rank after which every rank writes its stacks and one names who hangs; six "
+        "times as long while the run starts, loads, saves or takes its first step. The process group gives up after "
+        "twelve times as long. Empty: no watch, and the process group gives up after an hour.",
+    )
+    on_hang: Literal["report", "stop"] = setting(
+        "report",
+        "report: name who hangs and go on waiting; stop: then end all ranks with status 76; the same command given "
+        "again continues from the last checkpoint.",
+    )
+    lag_factor: float | None = setting(
+        1.5, "Remark a rank whose steps take this many times the median rank's own work for long; empty: never."
+    )
 
     def __post_init__(self) -> None:
-        demand_positive(self, "spike_window", "spike_patience", "collapse_rank")
+        demand_positive(self, "spike_window", "spike_patience", "collapse_rank", "hang_after_s")
+        demand(
+            self.lag_factor is None or self.lag_factor > 1.0,
+            f"guard.lag_factor is {self.lag_factor}",
+            "a number above 1, or empty",
+            "1.5 is half as long again",
+        )
         demand(
             self.spike_factor > 1.0,
             f"guard.spike_factor is {self.spike_factor}",

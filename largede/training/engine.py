@@ -8,20 +8,32 @@ from typing import Any
 import torch
 
 from largede.config.batch import BatchPlan
-from largede.config.recipe import EngineConfig, Recipe
+from largede.config.recipe import EngineConfig, GuardConfig, Recipe
 from largede.errors import MachineError
+from largede.launched import translate_openmpi
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.processors import processors
+from largede.training.activity import LONG_PHASE_FACTOR
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.deepspeed_settings import checked_settings
 from largede.training.optimizers import build_optimizer
 from largede.training.slices import flat_groups
 
-GROUP_TIMEOUT = timedelta(minutes=60)
+UNWATCHED_TIMEOUT = timedelta(minutes=60)
 
 
-def join_ranks(engine: EngineConfig) -> None:
+def group_timeout(guard: GuardConfig) -> timedelta:
+    """How long a collective may wait before the process group itself ends the run.
+
+    Twice what the watchdog allows the longest phase, so that the watchdog has named who hangs by then.
+    """
+    if guard.hang_after_s is None:
+        return UNWATCHED_TIMEOUT
+    return timedelta(seconds=2 * LONG_PHASE_FACTOR * guard.hang_after_s)
+
+
+def join_ranks(engine: EngineConfig, timeout: timedelta = UNWATCHED_TIMEOUT) -> None:
     """Start the process group (NCCL with a GPU, gloo without), also for a process started alone.
 
     Raises:
@@ -31,6 +43,7 @@ def join_ranks(engine: EngineConfig) -> None:
     import deepspeed
 
     quieten_libraries()
+    translate_openmpi(os.environ)
     for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, alone)
     os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")
@@ -45,7 +58,7 @@ def join_ranks(engine: EngineConfig) -> None:
         torch.cuda.set_device(local_rank)
     else:
         _prepare_cpu(engine)
-    deepspeed.init_distributed(timeout=GROUP_TIMEOUT, dist_backend="nccl" if torch.cuda.is_available() else "gloo")
+    deepspeed.init_distributed(timeout=timeout, dist_backend="nccl" if torch.cuda.is_available() else "gloo")
 
 
 def leave_ranks(*, all_ranks_leave: bool) -> None:

@@ -24,6 +24,7 @@ from largede.errors import TrainingError
 from largede.models.dual_encoder import SIDES, Side
 from largede.streams.chunks import Chunk, Chunking, TokenRows, make_chunks, make_packed_chunks
 from largede.streams.tokenise import RankBatch
+from largede.training.activity import pulse
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
 from largede.training.scoring import BatchKeys, BatchScore, score_batch
 from largede.training.slices import gradient_of_step
@@ -170,6 +171,7 @@ class GradCacheStep:
         return [chunk.to(device) for chunk in (*chunks, *fillers)]
 
     def embed(self, side: Side, chunk: Chunk) -> Tensor:
+        pulse()  # one rank alone has no collectives to show that it gets on
         # Always the engine, never engine.module: its hooks gather the parameters.
         return self.engine(side, *chunk.inputs)
 

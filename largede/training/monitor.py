@@ -9,10 +9,16 @@ from typing import Any
 
 import torch
 
+from largede.config.recipe import Recipe
+from largede.durations import duration
+from largede.files import read_json_object
+from largede.run_files import FIGURES, RANKS, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
+from largede.training.board import introduce
 from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
 from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
+from largede.training.lag import Lag
 from largede.training.spread import Spread
 
 NONE = SourceCounts(0, 0, 0)
@@ -31,6 +37,8 @@ class Monitor:
         log_every: int,
         say: Callable[[str], None] = print,
         start: int = 0,
+        *,
+        lag: Lag,
         goes_on_when_full: bool = False,
     ) -> None:
         self.folder = folder
@@ -38,15 +46,17 @@ class Monitor:
         self.log_every = log_every
         self.say = say
         self.disk = FullDisk(folder, goes_on=goes_on_when_full, say=say)
+        self.lag = lag
         self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
         self.run_texts = 0
         self.run_cut_texts = 0
+        self.damaged_blocks = 0
         self._start_interval()
 
     def _open_writer(self, purge_step: int | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def cut_share(self) -> str:
         """How many of the run's texts were longer than the limits, in words. Collective."""
@@ -57,6 +67,7 @@ class Monitor:
 
     def _start_interval(self) -> None:
         self.since_s = time.perf_counter()
+        self.lag.begin()
         self.steps = 0
         self.pairs = 0
         self.tokens = 0
@@ -111,18 +122,21 @@ class Monitor:
             **{f"data/epoch/{source}".rstrip("/"): passes for source, passes in epochs.items()},
             **self._sources_since_last_time(),
             **self._work_since_last_time(report.padding_frac),
+            **self.lag.figures(self.steps),
         }
         on_rank_0(lambda: self._write(step, figures))
         if rank() == 0:
             self.say(progress_line(step, self.total_steps, figures))
+            if self.lag.remark:
+                self.remark(step, self.lag.remark)
         self._start_interval()
 
     def _work_since_last_time(self, padding_frac: float) -> dict[str, float]:
         """Rates and shares over the interval, of all ranks together. Collective."""
         elapsed_s = time.perf_counter() - self.since_s
         own = [self.pairs, self.tokens, self.texts, self.cut_texts, self.data_wait_s, padding_frac, memory_gib()]
-        pairs, tokens, texts, cut, waiting_s, padding, memory = sum_over_ranks(
-            torch.tensor(own, dtype=torch.float64, device=group_device())
+        pairs, tokens, texts, cut, waiting_s, padding, memory, damaged = sum_over_ranks(
+            torch.tensor([*own, self.damaged_blocks], dtype=torch.float64, device=group_device())
         ).tolist()
         return {
             "speed/pairs_per_s": pairs / elapsed_s,
@@ -131,6 +145,7 @@ class Monitor:
             "data/padding_percent": 100 * padding / world_size(),
             "data/waiting_percent": 100 * waiting_s / (elapsed_s * world_size()),
             "data/cut_texts_percent": 100 * cut / max(1, texts),
+            "data/damaged_blocks": damaged,
             "memory/peak_gib_all_ranks": memory,
         }
 
@@ -150,8 +165,9 @@ class Monitor:
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
         line = json.dumps({"step": step, "time_s": round(time.time(), 3), **figures})
-        if self.disk.takes(lambda: append_line(self.folder / "figures.jsonl", line)):
+        if self.disk.takes(lambda: append_line(self.folder / FIGURES, line)):
             self._to_tensorboard(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
+            self.disk.takes(lambda: self.lag.write(self.folder / RANKS, step))
 
     def _to_tensorboard(self, write: Callable[[Any], object]) -> None:
         """Write and flush; a writer that met a full disk is done for, and the next time there is a new one."""
@@ -179,9 +195,11 @@ class Monitor:
             self.writer = self._open_writer(step + 1)
         self._start_interval()
 
-    def text(self, name: str, value: str) -> None:
+    def introduce(self, recipe: Recipe) -> None:
+        """Write what TensorBoard shows beside curves: layout, hyper-parameters, recipe, provenance."""
         if self.writer is not None:
-            self.writer.add_text(name, value)
+            facts = read_json_object(self.folder / RUN)
+            self._to_tensorboard(lambda writer: introduce(writer, recipe, facts))
 
     def close(self) -> None:
         if self.writer is not None:
@@ -196,18 +214,6 @@ def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str
         f"{figures['speed/pairs_per_s']:.0f} pairs/s  waiting for data {figures['data/waiting_percent']:.1f} %  "
         f"{duration(left_s)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
-    s = int(round(seconds))
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60} s"
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
 def memory_gib() -> float:

@@ -15,6 +15,7 @@ from typing import Any
 
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, NoRoomError
+from largede.training.activity import SAVING, phase
 from largede.training.checkpoint import (
     CheckpointState,
     StreamPlace,
@@ -88,6 +89,7 @@ class CheckpointSaver:
         self.flight: Flight | None = None
         self.remover: threading.Thread | None = None
 
+    @phase(SAVING)
     def save(self, step: int, place: StreamPlace, *, now: bool) -> None:
         """Save the run as it is after `step` steps. Collective.
 
@@ -122,6 +124,7 @@ class CheckpointSaver:
         if flight is not None and not any_over_ranks(flight.thread.is_alive(), group_device()):
             self._publish(flight)
 
+    @phase(SAVING)
     def finish(self) -> None:
         """Wait for the checkpoint in the making, if there is one, and for the removal of old ones. Collective."""
         if self.flight is not None:
@@ -129,6 +132,7 @@ class CheckpointSaver:
         if self.remover is not None:
             self.remover.join()
 
+    @phase(SAVING)
     def _publish(self, flight: Flight) -> None:
         self.flight = None
 

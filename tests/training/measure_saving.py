@@ -27,8 +27,8 @@ from largede.training.gradcache import GradCacheStep
 from largede.training.optimizers import set_learning_rate
 from largede.training.saving import CheckpointSaver
 
-WARM_UP = 2
-BETWEEN = 6
+WARM_UP = 1
+BETWEEN = 5
 
 
 def measured(folder: str, layers: int, rows: int, saves: int, is_async: bool) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from largede.training import agreement
 from largede.training import checkpoint as checkpoint_module
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoint import SliceReader, read_state
-from largede.training.trainer import EXIT_SAVED_ON_SIGNAL, Trainer
+from largede.training.stopping import EXIT_SAVED_ON_SIGNAL
+from largede.training.trainer import Trainer
 
 
 def recipe_for(world: MadeWorld, folder: Path, out: str, stage: int = 3, **dotted: Any) -> Recipe:
