@@ -12,7 +12,7 @@ import torch
 
 from largede.config.recipe import Recipe
 from largede.durations import duration
-from largede.errors import LargedeError, RecipeError, TrainingError
+from largede.errors import CheckpointError, LargedeError, RecipeError, TrainingError
 from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
@@ -46,7 +46,7 @@ from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.lag import Lag
 from largede.training.monitor import Monitor
 from largede.training.optimizers import set_learning_rate
-from largede.training.retention import clear_leftovers, discard
+from largede.training.retention import FOLDER_PATTERN, clear_leftovers, discard
 from largede.training.run_folder import open_run_folder
 from largede.training.run_life import RunLife, folder_lost
 from largede.training.saving import CheckpointSaver
@@ -348,11 +348,22 @@ class Trainer:
             self.say(f"continuing from {path}")
             self.skipped_batches, self.rewinds = state.skipped_batches, state.rewinds
             return state.step
+        on_rank_0(self.nothing_to_lose)
         if self.recipe.run.start_from:
             path = Path(self.recipe.run.start_from)
             load_checkpoint(self.engine, path, sound_state(path), weights_only=True)
             self.say(f"starting from the weights of {path}")
         return 0
+
+    def nothing_to_lose(self) -> None:
+        """Refuse to begin anew over checkpoints that are all damaged: a job that is started again would never tell."""
+        found = sorted(path.name for path in self.checkpoints.glob(FOLDER_PATTERN))
+        if found:
+            raise CheckpointError(
+                f"no checkpoint in {self.checkpoints} can be used: {', '.join(found)}, as told above",
+                expected="one that is whole, or none",
+                mend="bring one back from a copy, or move them away to begin the run anew",
+            )
 
     def introduction(self) -> str:
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())

@@ -94,6 +94,10 @@ def story(folder: str, world: MadeWorld) -> dict[str, tuple[Answer, bool]]:
     changed_state(newer, format=99, unheard_of="of")
     ask("newer format", newer, *train, "--run.out", str(newer))
     ask("newer format exported", newer, "export", str(newer / NEWEST), str(path / "model"))
+    spoilt = shutil.copytree(out, path / "spoilt")
+    for state in spoilt.glob("checkpoints/*/state.json"):
+        state.write_text("{", encoding="utf-8")
+    answers["all damaged"] = largede(*train, "--run.out", str(spoilt)), len(list(spoilt.glob("checkpoints/*"))) > 1
     ask("no run exported", world.shards, "export", str(world.shards), str(path / "model"))
     ask("no run started from", out, *train, "--run.out", str(path / "fresh"), "--run.start_from", str(world.shards))
     ask("a run started from", out, *train, "--run.out", str(path / "fresh"), "--run.start_from", str(out))
@@ -134,3 +138,9 @@ def test_a_checkpoint_of_a_newer_largede_is_not_passed_over(name: str, answers: 
 def test_a_folder_that_is_no_checkpoint_is_named(name: str, answers: dict[str, tuple[Answer, bool]]) -> None:
     refused(answers, name, "is no checkpoint: it has no state.json", "a folder step-…")
     assert answers["nothing exported"][1] and answers["nothing begun"][1]
+
+
+def test_a_run_does_not_begin_anew_over_checkpoints_that_are_all_damaged(
+    answers: dict[str, tuple[Answer, bool]],
+) -> None:
+    refused(answers, "all damaged", "is passed over", "no checkpoint in", "step-00000003", "move them away")

@@ -8,7 +8,7 @@ from made_world import MadeWorld
 from ranks import run_on_ranks
 
 TOLERANCE = 1e-5
-"""Of a loss, relative: another number of ranks adds the same float32 numbers in another order."""
+"""Of a loss between 2 and 4: another number of ranks adds the same float32 numbers in another order."""
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +36,8 @@ def test_twenty_steps_on_other_ranks_and_stages_are_those_of_the_uninterrupted_r
         through = losses(runs / before.name)
         continued = losses(runs / f"{before.name}, then {after.name}")
         assert len(through) == 20
-        apart = [abs(a - b) for a, b in zip(through, continued, strict=True)]
-        worst[f"{before.name} -> {after.ranks} at ZeRO-{after.stage}"] = max(
-            difference / a for difference, a in zip(apart, through, strict=True)
-        )
-        print(f"{before.name} -> {after.ranks} at ZeRO-{after.stage}: {max(apart):.1e}")
-    print(f"largest of {len(worst)}, relative: {max(worst.values()):.1e}")
+        apart = max(abs(a - b) for a, b in zip(through, continued, strict=True))
+        worst[f"{before.name} -> {after.ranks} at ZeRO-{after.stage}"] = apart
+        print(f"{before.name} -> {after.ranks} at ZeRO-{after.stage}: {apart:.1e}")
+    print(f"largest of {len(worst)}: {max(worst.values()):.1e}")
     assert max(worst.values()) < TOLERANCE
