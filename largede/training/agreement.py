@@ -70,6 +70,10 @@ FREE_TO_CHANGE = frozenset(
         "run.log_every",
         "run.checkpoint_every",
         "run.keep_checkpoints",
+        "run.keep_every",
+        "run.keep_best",
+        "run.save_async",
+        "run.when_disk_full",
         "run.start_from",
         "run.dry_run",
     ]

@@ -15,7 +15,8 @@ from largede.files import read_json_object
 from largede.run_files import FIGURES, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
 from largede.training.board import introduce
-from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
+from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
+from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
 from largede.training.spread import Spread
 
@@ -29,12 +30,19 @@ class Monitor:
     """
 
     def __init__(
-        self, folder: Path, total_steps: int, log_every: int, say: Callable[[str], None] = print, start: int = 0
+        self,
+        folder: Path,
+        total_steps: int,
+        log_every: int,
+        say: Callable[[str], None] = print,
+        start: int = 0,
+        goes_on_when_full: bool = False,
     ) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.log_every = log_every
         self.say = say
+        self.disk = FullDisk(folder, goes_on=goes_on_when_full, say=say)
         self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
         self.run_texts = 0
         self.run_cut_texts = 0
@@ -109,8 +117,8 @@ class Monitor:
             **self._sources_since_last_time(),
             **self._work_since_last_time(report.padding_frac),
         }
+        on_rank_0(lambda: self._write(step, figures))
         if rank() == 0:
-            self._write(step, figures)
             self.say(progress_line(step, self.total_steps, figures))
         self._start_interval()
 
@@ -146,34 +154,45 @@ class Monitor:
         return {**rows, **cut}
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, step)
-        self.writer.flush()
-        with (self.folder / FIGURES).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time_s": round(time.time(), 3), **figures}) + "\n")
+        line = json.dumps({"step": step, "time_s": round(time.time(), 3), **figures})
+        if self.disk.takes(lambda: append_line(self.folder / FIGURES, line)):
+            self._to_tensorboard(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
+
+    def _to_tensorboard(self, write: Callable[[Any], object]) -> None:
+        """Write and flush; a writer that met a full disk is done for, and the next time there is a new one."""
+
+        def flushed() -> None:
+            if self.writer is None:
+                self.writer = self._open_writer(None)
+            write(self.writer)
+            self.writer.flush()
+
+        if not self.disk.takes(flushed):
+            self.writer = None
 
     def remark(self, step: int, words: str) -> None:
         """Say something that happened, on the terminal and in TensorBoard's text."""
         self.say(f"step {step}: {words}")
         if self.writer is not None:
-            self.writer.add_text("remarks", words, step)
+            self._to_tensorboard(lambda writer: writer.add_text("remarks", words, step))
 
     def rewind(self, step: int, words: str) -> None:
         """Go on as if the steps after `step` had not been; TensorBoard forgets their points."""
         self.remark(step, words)
         if self.writer is not None:
-            self.writer.close()
+            self.close()
             self.writer = self._open_writer(step + 1)
         self._start_interval()
 
     def introduce(self, recipe: Recipe) -> None:
         """Write what TensorBoard shows beside curves: layout, hyper-parameters, recipe, provenance."""
         if self.writer is not None:
-            introduce(self.writer, recipe, read_json_object(self.folder / RUN))
+            facts = read_json_object(self.folder / RUN)
+            self._to_tensorboard(lambda writer: introduce(writer, recipe, facts))
 
     def close(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            self.disk.takes(self.writer.close)
 
 
 def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str:

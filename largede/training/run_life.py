@@ -9,11 +9,15 @@ from pathlib import Path
 from types import TracebackType
 
 from largede.claims import SILENT_S, Claim, Holder, silence_s
-from largede.errors import LargedeError, TrainingError
+from largede.errors import LargedeError, NoRoomError, TrainingError
 from largede.run_files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
 
 LOOK_EVERY_S = 1.0
+
+
+class FolderLost(TrainingError):
+    """Another run is at work in this run's folder: nothing in it may be touched any more."""
 
 
 class RunLife:
@@ -96,7 +100,10 @@ class RunLife:
     def _say(self, state: str, why: str) -> None:
         now = time.time()
         self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
-        self._write()
+        try:
+            self._write()
+        except NoRoomError as error:
+            self.say(f"warning: {error.given}")  # whether a full disk ends the run is not decided here
 
     def _write(self) -> None:
         if rank() == 0 and self._state is not None and not self.is_lost:
@@ -123,8 +130,8 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
     return "failed", error.given if isinstance(error, LargedeError) else f"{type(error).__name__}: {error}"
 
 
-def folder_lost(folder: Path) -> TrainingError:
-    return TrainingError(
+def folder_lost(folder: Path) -> FolderLost:
+    return FolderLost(
         f"another run has taken {folder}: this one had not been heard for {SILENT_S:.0f} s",
         expected="one run at a time in a folder",
         mend="let the other one go on; this one has not touched the folder since",

@@ -1,5 +1,6 @@
 """Why a run leaves before its last step; all ranks come to the same answer after the same step."""
 
+import os
 import signal
 from enum import IntEnum
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from largede.run_files import stop_reason
 from largede.training.collectives import group_device, max_over_ranks, rank
 from largede.training.run_life import RunLife
+
+EXIT_SAVED_ON_SIGNAL = 75
+"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
 
 
 class Stop(IntEnum):
@@ -43,3 +47,17 @@ class StopRequest:
         if self.received:
             return Stop.SIGNAL
         return Stop.ASKED if rank() == 0 and stop_reason(self.life.folder) else Stop.NO
+
+
+def leave_at_once_on_signal() -> None:
+    """SIGTERM or SIGUSR1 before the first step ends this process: there is nothing to save, and the run is as it was.
+
+    Not by an exception, which would wait for the other ranks on its way out.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        print(f"rank {os.environ.get('RANK', 0)}: {signal.Signals(number).name} before the first step", flush=True)
+        os._exit(EXIT_SAVED_ON_SIGNAL)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)

@@ -2,9 +2,9 @@
 
 import math
 import os
-import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import torch
 
 from largede.config.recipe import Recipe
 from largede.durations import duration
-from largede.errors import RecipeError, TrainingError
+from largede.errors import LargedeError, RecipeError, TrainingError
 from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
@@ -32,11 +32,10 @@ from largede.training.checkpoint import (
     StreamPlace,
     client_optimizer,
     load_checkpoint,
-    save_checkpoint,
     sound_checkpoints,
     sound_state,
 )
-from largede.training.collectives import all_or_none, rank, world_size
+from largede.training.collectives import all_or_none, on_rank_0, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import join_ranks, leave_ranks
@@ -44,14 +43,13 @@ from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.monitor import Monitor
 from largede.training.optimizers import set_learning_rate
+from largede.training.retention import clear_leftovers, discard
 from largede.training.run_folder import open_run_folder
-from largede.training.run_life import RunLife, folder_lost
+from largede.training.run_life import FolderLost, RunLife, folder_lost
+from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
-from largede.training.stopping import Stop, StopRequest
-
-EXIT_SAVED_ON_SIGNAL = 75
-"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
+from largede.training.stopping import EXIT_SAVED_ON_SIGNAL, Stop, StopRequest, leave_at_once_on_signal
 
 
 def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:
@@ -64,6 +62,7 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
         SystemExit: status 75 after a signal, when the run has been saved; 0 when it was asked to stop earlier.
     """
+    leave_at_once_on_signal()
     join_ranks(recipe.engine)
     try:
         speak = say if rank() == 0 else lambda line: None
@@ -98,7 +97,6 @@ class Trainer:
         self.batches = all_or_none(lambda: self.open_batches(0))
         self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
         refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
-        self.stop = StopRequest(self.life)
         all_or_none(self.folder_that_can_be_written)
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
@@ -111,7 +109,11 @@ class Trainer:
             self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()
         open_run_folder(self.folder, recipe, tokenizer, self.steps_done, self.batches.fingerprint)
-        self.monitor = Monitor(self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done)
+        goes_on = recipe.run.when_disk_full == "go_on"
+        self.monitor = Monitor(
+            self.folder, recipe.run.steps, recipe.run.log_every, self.say, self.steps_done, goes_on_when_full=goes_on
+        )
+        self.saver = CheckpointSaver(self.engine, recipe, self.checkpoints, self.say, self.monitor.remark)
         self.spikes = SpikeGuard(recipe.guard)
         self.collapses = CollapseGuard(
             recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
@@ -157,38 +159,44 @@ class Trainer:
         recipe = self.recipe
         self.monitor.introduce(recipe)
         started = time.perf_counter()
+        self.stop = StopRequest(self.life)
         self.open_stream()
         self.life.begin(self.steps_done)
+        try:
+            stop = self.take_steps()
+        except FolderLost:
+            raise
+        except LargedeError:
+            self.saver.finish()  # all ranks raise it together, and what is on its way is worth waiting for
+            raise
         saved = self.checkpoints / f"step-{self.steps_done:08d}"
-        while self.steps_done < recipe.run.steps:
-            report = self.train_step()
-            has_rewound = self.guard(report)
-            stop = self.stop.asked()
-            if stop is Stop.FOLDER_LOST:
-                raise folder_lost(self.folder)
-            # A rewind is saved at once, so that a restart does not meet the same spike again.
-            if self.is_time_to_save() or stop or has_rewound:
-                saved = self.save()
-            if stop:
-                return self.leave(stop, saved)
+        if stop:
+            return self.leave(stop, saved)
         took = duration(time.perf_counter() - started)
         self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
         self.close()
         return saved
 
+    def take_steps(self) -> Stop:
+        """Step to the end, or until the run is asked to leave: gives why. All that was saved is on disk then."""
+        stop = Stop.NO
+        while self.steps_done < self.recipe.run.steps and not stop:
+            report = self.train_step()
+            has_rewound = self.guard(report)
+            stop = self.stop.asked()
+            if stop is Stop.FOLDER_LOST:
+                raise folder_lost(self.folder)
+            self.saver.publish_when_written()
+            # A rewind is saved at once, so that a restart does not meet the same spike again.
+            if self.is_time_to_save() or stop or has_rewound:
+                self.save(now=bool(stop) or self.steps_done == self.recipe.run.steps)
+        self.saver.finish()
+        return stop
+
     def close(self) -> None:
         """End the loader's processes and write out the last figures."""
         self.stream.close()
         self.monitor.close()
-
-    def discard(self, checkpoint: Path) -> None:
-        """Remove a checkpoint that was written amid a spike, or a restart would continue from it. Collective."""
-
-        def remove() -> None:
-            if rank() == 0:
-                shutil.rmtree(checkpoint, ignore_errors=True)
-
-        all_or_none(remove)
 
     def open_stream(self) -> None:
         """Read on from where the steps done, and batches left out by rewinds, have come to."""
@@ -248,9 +256,10 @@ class Trainer:
     def rewind(self) -> bool:
         """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
         before_spike = self.steps_done - self.recipe.guard.spike_patience
+        self.saver.finish()
         for path, state in sound_checkpoints(self.checkpoints):
-            if state.step > before_spike:
-                self.discard(path)
+            if state.step > before_spike:  # written amid it, and a restart would continue from there
+                on_rank_0(partial(discard, path))
                 continue
             load_checkpoint(self.engine, path, state)
             left_out = self.steps_done - state.step
@@ -289,14 +298,9 @@ class Trainer:
     def is_time_to_save(self) -> bool:
         return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
 
-    def save(self) -> Path:
-        return save_checkpoint(
-            self.engine,
-            self.recipe,
-            self.steps_done,
-            self.checkpoints,
-            StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds),
-        )
+    def save(self, *, now: bool) -> None:
+        place = StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds)
+        self.saver.save(self.steps_done, place, now=now)
 
     def leave(self, stop: Stop, saved: Path) -> Path:
         """The run is saved: end it with status 0 if it was asked to stop, and with 75 after a signal."""
@@ -311,6 +315,7 @@ class Trainer:
 
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
+        on_rank_0(lambda: clear_leftovers(self.checkpoints))
         for path, state in sound_checkpoints(self.checkpoints):
             refuse_other_run(self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)

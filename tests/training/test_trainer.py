@@ -253,18 +253,18 @@ def moments_at_start(recipe: Recipe) -> tuple[int, float]:
 
 
 def full_disk(recipe: Recipe) -> str:
-    original = checkpoint_module.save_file
+    original = checkpoint_module.write_tensor_file
 
-    def failing(*args: Any, **kwargs: Any) -> None:
+    def failing(*args: Any) -> Any:
         if dist.get_rank() == 1:
             raise OSError(28, "No space left on device")
-        original(*args, **kwargs)
+        return original(*args)
 
-    checkpoint_module.save_file = failing
+    checkpoint_module.write_tensor_file = failing
     try:
         return error_of(recipe)
     finally:
-        checkpoint_module.save_file = original
+        checkpoint_module.write_tensor_file = original
 
 
 def adamw_goes_on(recipe: Recipe) -> float:
