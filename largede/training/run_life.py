@@ -15,6 +15,9 @@ from largede.training.collectives import all_or_none, any_over_ranks, group_devi
 
 LOOK_EVERY_S = 1.0
 
+EXIT_SAVED_ON_SIGNAL = 75
+"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
+
 
 class FolderLost(TrainingError):
     """Another run is at work in this run's folder: nothing in it may be touched any more."""
@@ -124,7 +127,8 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
     if error is None:
         return "finished", ""
     if isinstance(error, SystemExit):
-        return "stopped", "a signal"
+        is_saved = error.code == EXIT_SAVED_ON_SIGNAL
+        return ("stopped", "a signal") if is_saved else ("failed", f"left with status {error.code}")
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "interrupted"
     return "failed", error.given if isinstance(error, LargedeError) else f"{type(error).__name__}: {error}"

@@ -45,11 +45,11 @@ from largede.training.monitor import Monitor
 from largede.training.optimizers import set_learning_rate
 from largede.training.retention import clear_leftovers, discard
 from largede.training.run_folder import open_run_folder
-from largede.training.run_life import FolderLost, RunLife, folder_lost
+from largede.training.run_life import EXIT_SAVED_ON_SIGNAL, FolderLost, RunLife, folder_lost
 from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
-from largede.training.stopping import EXIT_SAVED_ON_SIGNAL, Stop, StopRequest, leave_at_once_on_signal
+from largede.training.stopping import Stop, StopRequest, leave_at_once_on_signal
 
 
 def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:
