@@ -191,7 +191,10 @@ def _drawing(title: str, drawing: str, note: str = "", class_: str = "") -> str:
 
 def _training(curves: Curves) -> str:
     drawings = "".join(
-        _drawing(tag, charts.training_curve(points, tag)) for tag, points in curves.items() if len(points) > 1
+        _drawing(tag, charts.training_curve(points, tag))
+        for tag, points in curves.items()
+        # What `largede watch` adds to a run's figures is no part of training, and may be hundreds of curves.
+        if len(points) > 1 and not tag.startswith("evaluation")
     )
     if not drawings:
         return ""

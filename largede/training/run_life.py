@@ -9,11 +9,14 @@ from pathlib import Path
 from types import TracebackType
 
 from largede.claims import SILENT_S, Claim, Holder, silence_s
-from largede.errors import LargedeError, TrainingError
+from largede.errors import LargedeError, NoRoomError, TrainingError
 from largede.run_files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
 
 LOOK_EVERY_S = 1.0
+
+EXIT_SAVED_ON_SIGNAL = 75
+"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
 
 
 class RunLife:
@@ -96,7 +99,10 @@ class RunLife:
     def _say(self, state: str, why: str) -> None:
         now = time.time()
         self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
-        self._write()
+        try:
+            self._write()
+        except NoRoomError as error:
+            self.say(f"warning: {error.given}")  # whether a full disk ends the run is not decided here
 
     def _write(self) -> None:
         if rank() == 0 and self._state is not None and not self.is_lost:
@@ -117,7 +123,8 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
     if error is None:
         return "finished", ""
     if isinstance(error, SystemExit):
-        return "stopped", "a signal"
+        is_saved = error.code == EXIT_SAVED_ON_SIGNAL
+        return ("stopped", "a signal") if is_saved else ("failed", f"left with status {error.code}")
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "interrupted"
     return "failed", error.given if isinstance(error, LargedeError) else f"{type(error).__name__}: {error}"

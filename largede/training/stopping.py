@@ -7,10 +7,7 @@ from typing import Any
 
 from largede.run_files import stop_reason
 from largede.training.collectives import group_device, max_over_ranks, rank
-from largede.training.run_life import RunLife
-
-EXIT_SAVED_ON_SIGNAL = 75
-"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
+from largede.training.run_life import EXIT_SAVED_ON_SIGNAL, RunLife
 
 
 class Stop(IntEnum):

@@ -48,11 +48,11 @@ from largede.training.monitor import Monitor
 from largede.training.optimizers import set_learning_rate
 from largede.training.retention import FOLDER_PATTERN, clear_leftovers, discard
 from largede.training.run_folder import open_run_folder
-from largede.training.run_life import RunLife, folder_lost
+from largede.training.run_life import EXIT_SAVED_ON_SIGNAL, RunLife, folder_lost
 from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
-from largede.training.stopping import EXIT_SAVED_ON_SIGNAL, Stop, StopRequest, leave_at_once_on_signal
+from largede.training.stopping import Stop, StopRequest, leave_at_once_on_signal
 from largede.training.watchdog import end_watch, start_watch
 
 
@@ -194,8 +194,9 @@ class Trainer:
         return saved
 
     def take_steps(self) -> Stop:
-        """Step after step to the last one, or until the run is to stop."""
-        while self.steps_done < self.recipe.run.steps:
+        """Step after step to the last one, or until the run is to stop; gives why."""
+        stop = Stop.NO
+        while self.steps_done < self.recipe.run.steps and not stop:
             report = self.train_step()
             has_rewound = self.guard(report)
             stop = self.stop.asked()
@@ -205,9 +206,7 @@ class Trainer:
             # A rewind is saved at once, so that a restart does not meet the same spike again.
             if self.is_time_to_save() or stop or has_rewound:
                 self.save(now=bool(stop) or self.steps_done == self.recipe.run.steps)
-            if stop:
-                return stop
-        return Stop.NO
+        return stop
 
     def close(self) -> None:
         """End the loader's processes and write out the last figures."""

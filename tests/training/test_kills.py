@@ -23,7 +23,7 @@ from killing import (
 from made_world import MadeWorld
 
 from largede.config.recipe import Recipe
-from largede.training.stopping import EXIT_SAVED_ON_SIGNAL
+from largede.training.run_life import EXIT_SAVED_ON_SIGNAL
 
 STEPS = 14
 

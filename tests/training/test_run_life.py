@@ -18,7 +18,7 @@ from largede.errors import LargedeError, TrainingError
 from largede.files import write_json
 from largede.run_files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
 from largede.training.run_folder import write_part
-from largede.training.run_life import RunLife
+from largede.training.run_life import RunLife, how_it_ended
 from largede.training.trainer import Trainer
 
 
@@ -251,3 +251,17 @@ def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
         "max_tokens: 512",
     ):
         assert hide_secrets(text) == text
+
+
+@pytest.mark.parametrize(
+    ("error", "state"),
+    [
+        (None, ("finished", "")),
+        (SystemExit(75), ("stopped", "a signal")),
+        (SystemExit(76), ("failed", "left with status 76")),
+        (KeyboardInterrupt(), ("stopped", "interrupted")),
+        (TrainingError("a loss of nan", expected="a number", mend="lower the rate"), ("failed", "a loss of nan")),
+    ],
+)
+def test_how_a_run_ended(error: BaseException | None, state: tuple[str, str]) -> None:
+    assert how_it_ended(error) == state

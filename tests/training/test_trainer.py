@@ -24,7 +24,7 @@ from largede.training import agreement
 from largede.training import checkpoint as checkpoint_module
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoint import SliceReader, read_state
-from largede.training.stopping import EXIT_SAVED_ON_SIGNAL
+from largede.training.run_life import EXIT_SAVED_ON_SIGNAL
 from largede.training.trainer import Trainer
 
 
