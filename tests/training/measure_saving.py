@@ -2,8 +2,8 @@
 
     python tests/training/measure_saving.py --out FOLDER [--world 2] [--layers 8] [--rows 16] [--saves 5]
 
-Prints medians over several saves, with the run waiting for the disk and with a thread that writes: seconds by the clock,
-and seconds of the processor in the main thread, which tell something on a machine that is busy with other things too.
+Prints medians over several saves, with the run waiting for the disk and with a thread that writes: seconds by the
+clock, and of the processor in the main thread, which tell something on a machine that is busy with other things too.
 """
 
 import argparse
