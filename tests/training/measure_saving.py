@@ -2,13 +2,13 @@
 
     python tests/training/measure_saving.py --out FOLDER [--world 2] [--layers 8] [--rows 16] [--saves 5]
 
-Prints medians over several saves, with the run waiting for the disk and with a thread that writes.
+Prints medians over several saves, with the run waiting for the disk and with a thread that writes: seconds by the
+clock, and of the processor in the main thread, which tell something on a machine that is busy with other things too.
 """
 
 import argparse
 import os
 import statistics
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -40,17 +40,17 @@ def measured(folder: str, layers: int, rows: int, saves: int, is_async: bool) ->
     checkpoints = Path(folder) / f"checkpoints-{is_async}"
     saver = CheckpointSaver(engine, recipe, checkpoints, lambda line: print(line, flush=True), lambda step, words: None)
     set_learning_rate(client_optimizer(engine), 1e-4)
-    times: dict[str, list[float]] = {"alone": [], "saving": [], "writing": []}
+    times: dict[str, list[tuple[float, float]]] = {"alone": [], "saving": [], "writing": []}
     for number in range(1, (WARM_UP + saves) * BETWEEN + 1):
         saves_now, was_writing = number % BETWEEN == 0, saver.flight is not None
         dist.barrier()
-        began = time.perf_counter()
+        began, began_working = time.perf_counter(), time.thread_time()
         step(batch)
         engine.step()
         saver.publish_when_written()
         if saves_now:
             saver.save(number, StreamPlace("none"), now=False)
-        took = time.perf_counter() - began
+        took = time.perf_counter() - began, time.thread_time() - began_working
         if number > WARM_UP * BETWEEN:
             times["saving" if saves_now else "writing" if was_writing else "alone"].append(took)
     saver.finish()
@@ -79,9 +79,17 @@ def recipe_of(folder: Path, layers: int, rows: int) -> Recipe:
 
 def line_of(what: str, times: list[float]) -> str:
     if not times:
-        return f"  {what:<34} none"
+        return f"    {what:<36} none"
     low, high = min(times), max(times)
-    return f"  {what:<34} median {statistics.median(times):6.3f} s  ({low:.3f} to {high:.3f}, {len(times)} steps)"
+    return f"    {what:<36} median {statistics.median(times):6.3f} s  ({low:.3f} to {high:.3f}, {len(times)} steps)"
+
+
+def print_times(alone: list[float], writing: list[float], saving: list[float]) -> None:
+    print(line_of("a step that does nothing else", alone))
+    print(line_of("a step while a checkpoint is written", writing))
+    print(line_of("a step that saves", saving))
+    longer = 100 * (statistics.median(saving) / statistics.median(alone + writing) - 1)
+    print(f"    the step that saves takes {longer:.1f} % longer than the others", flush=True)
 
 
 def main() -> None:
@@ -98,13 +106,9 @@ def main() -> None:
         found = run_on_ranks(args.world, measured, folder, str(folder), args.layers, args.rows, args.saves, is_async)
         times = found[0]["times"]
         print(f"run.save_async {is_async}: {found[0]['parameters'] / 1e6:.1f} M parameters, {args.world} ranks")
-        print(line_of("a step that does nothing else", times["alone"]))
-        print(line_of("a step while a checkpoint is written", times["writing"]))
-        print(line_of("a step that saves", times["saving"]))
-        longer = statistics.median(times["saving"]) / statistics.median(times["writing"] or times["alone"]) - 1
-        alone = statistics.median(times["saving"]) / statistics.median(times["alone"] or times["writing"]) - 1
-        print(f"  it takes {100 * longer:.1f} % longer than its neighbours, {100 * alone:.1f} % than a step alone")
-        sys.stdout.flush()
+        for column, unit in enumerate(("by the clock", "processor time of the main thread")):
+            print(f"  {unit}")
+            print_times(*([pair[column] for pair in times[what]] for what in ("alone", "writing", "saving")))
 
 
 if __name__ == "__main__":
