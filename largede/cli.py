@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from largede.errors import RecipeError
 from largede.processors import processors
-from largede.verbs import Verb, enter, positive, run_verbs
+from largede.verbs import Verb, enter, finite, positive, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -66,13 +66,28 @@ def run_plan(args: argparse.Namespace) -> None:
 def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a step-… folder, or a run folder (its newest checkpoint)")
     parser.add_argument("out", type=Path, help="the new folder")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="of the weights written (%(default)s: as the checkpoint holds them, nothing is lost)",
+    )
+    parser.add_argument(
+        "--max-shard-gib", type=finite, default=4.0, help="more weights than this become several files (%(default)s)"
+    )
 
 
 def run_export(args: argparse.Namespace) -> None:
     from largede.training.export import export_checkpoint
 
-    export_checkpoint(args.checkpoint, args.out)
-    print(f"exported {args.checkpoint} to {args.out}")
+    exported = export_checkpoint(
+        args.checkpoint,
+        args.out,
+        dtype=args.dtype,
+        max_shard_gib=args.max_shard_gib,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"exported {exported} to {args.out}")
 
 
 def add_encode_flags(parser: argparse.ArgumentParser) -> None:
@@ -142,6 +157,77 @@ def run_evaluate(args: argparse.Namespace) -> None:
     run_stages(open_evaluation(job_from_flags(args, process.device), process))
 
 
+def add_watch_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run_folder", type=Path, metavar="RUN", help="the run folder (run.out)")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in BEIR format")
+    parser.add_argument("--split", default="test", help="the qrels file to evaluate on")
+    parser.add_argument("--once", action="store_true", help="evaluate what is there, and leave")
+    parser.add_argument(
+        "--checkpoint", action="append", default=[], metavar="step-…", help="only this one; may be repeated"
+    )
+    parser.add_argument(
+        "--metric",
+        choices=[f"{system}{name}" for system in ("", "fused-") for name in ("ndcg@10", "recall@100", "mrr@10")],
+        default="ndcg@10",
+        help="what the best is the best by: mean over the folders, of the dense list or the fused one (%(default)s)",
+    )
+    parser.add_argument(
+        "--patience", type=positive, metavar="N", help="stop the run after N checkpoints in a row without improvement"
+    )
+    parser.add_argument("--min-delta", type=finite, default=0.0, help="what counts as improvement (%(default)s)")
+    parser.add_argument("--every", type=finite, default=30.0, metavar="SECONDS", help="between two looks (%(default)s)")
+    parser.add_argument("--no-bm25", action="store_true", help="dense alone: no BM25, no fusion, no Java")
+    parser.add_argument("--max-query-tokens", type=positive, default=64)
+    parser.add_argument("--max-passage-tokens", type=positive, default=512)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1 … of the evaluation; empty: a GPU if there is one")
+    parser.add_argument("--threads", type=positive, help="of the evaluation on a CPU; empty: all")
+    parser.add_argument("--nice", type=int, default=10, help="the evaluation's niceness, 0 to 19 (%(default)s)")
+    parser.add_argument("--keep", action="store_true", help="keep exported models, embeddings and ranked lists")
+    _add_compute_flag(parser)
+
+
+def run_watch(args: argparse.Namespace) -> None:
+    from largede.evaluation.checkpoint_evaluation import CheckpointJob
+    from largede.evaluation.watch import WatchSettings, raise_on_sigterm, watch
+
+    if args.no_bm25 and args.metric.startswith("fused-"):
+        raise RecipeError(
+            f"--metric {args.metric} with --no-bm25", expected="a fused list to measure", mend="leave one of them out"
+        )
+    job = CheckpointJob(
+        run=str(args.run_folder),
+        checkpoint="",
+        data=tuple(map(str, args.data)),
+        metric=args.metric,
+        split=args.split,
+        bm25=not args.no_bm25,
+        max_query_tokens=args.max_query_tokens,
+        max_passage_tokens=args.max_passage_tokens,
+        device=args.device,
+        compute_dtype=args.compute_dtype,
+        threads=args.threads,
+        nice=args.nice,
+        keep=args.keep,
+    )
+    raise_on_sigterm()
+    watch(
+        WatchSettings(job, tuple(args.checkpoint), args.once, args.every, args.patience, args.min_delta),
+        lambda line: print(line, flush=True),
+    )
+
+
+def add_runs_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="*", default=[Path("runs")], metavar="FOLDER", help="(runs)")
+    parser.add_argument("--json", action="store_true", help="every field, for programs")
+
+
+def run_runs(args: argparse.Namespace) -> None:
+    from largede.evaluation.run_list import as_json, as_table, list_runs
+
+    runs = list_runs(args.folders)
+    print(as_json(runs) if args.json else as_table(runs))
+
+
 def _add_data_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders in BEIR format")
     parser.add_argument("--out", type=Path, required=True, help="folder of runs, figures and report")
@@ -208,6 +294,20 @@ VERBS: tuple[Verb, ...] = (
         "largede evaluate --model models/base --data data/nfcorpus data/scifact --out results/base",
         add_evaluate_flags,
         run_evaluate,
+    ),
+    Verb(
+        "watch",
+        "evaluate every checkpoint of a run as it appears; mark the best; stop a run that no longer improves",
+        "largede watch runs/base --data data/nfcorpus data/scifact --patience 5",
+        add_watch_flags,
+        run_watch,
+    ),
+    Verb(
+        "runs",
+        "the runs below some folders: state, step, loss, best figure and its checkpoint, commit, hardware, data",
+        "largede runs runs/",
+        add_runs_flags,
+        run_runs,
     ),
     Verb(
         "bm25",

@@ -46,5 +46,9 @@ class MachineError(LargedeError):
     """The machine lacks something: Java, a GPU, disk space, ranks."""
 
 
+class NoRoomError(MachineError):
+    """A disk, or the share of it that may be used, is full."""
+
+
 class TrainingError(LargedeError):
     """A run cannot go on: a loss or gradient that is not finite, ranks that disagree."""

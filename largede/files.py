@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from largede.errors import DataError, LargedeError, MachineError
+from largede.errors import DataError, LargedeError, NoRoomError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -21,7 +21,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     """Open a temporary neighbour of `path`; it takes the name `path` only when the block ends without an error.
 
     The bytes are on the disk before the name is. On any error the neighbour is removed and `path` stays as it was.
-    Raises MachineError when there is no room left.
+    Raises NoRoomError when there is no room left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
@@ -32,7 +32,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             os.fsync(stream.fileno())
         os.replace(partial, path)
     except OSError as error:
-        raise _no_room(path, error) or error from None
+        raise no_room(path, error) or error from None
     finally:
         partial.unlink(missing_ok=True)
 
@@ -41,7 +41,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 def writing_folder(out: Path) -> Iterator[Path]:
     """A temporary sibling of `out` that takes its name when the block ends well, and disappears when it does not.
 
-    Raises MachineError when there is no room left, OSError when `out` is a folder that holds something.
+    Raises NoRoomError when there is no room left, OSError when `out` is a folder that holds something.
     """
     partial: Path | None = None
     try:
@@ -52,7 +52,7 @@ def writing_folder(out: Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, out)
     except OSError as error:
-        raise _no_room(out, error) or error from None
+        raise no_room(out, error) or error from None
     finally:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
@@ -77,14 +77,28 @@ def refuse_existing(out: Path, error: type[LargedeError]) -> None:
         raise error(f"{out} already exists", expected="a new or empty folder", mend="remove it, or name another folder")
 
 
-def _no_room(path: Path, error: OSError) -> MachineError | None:
+def no_room(path: Path, error: OSError) -> NoRoomError | None:
+    """The error to raise for an `OSError` that says the disk is full; None for any other."""
     if error.errno not in _NO_ROOM:
         return None
-    return MachineError(
+    return NoRoomError(
         f"no room left to write {path} ({error.strerror})",
         expected="enough free disk space",
         mend="free some space or choose another output folder, then run the same command again",
     )
+
+
+def is_no_room(error: Exception) -> bool:
+    return isinstance(error, NoRoomError) or (isinstance(error, OSError) and error.errno in _NO_ROOM)
+
+
+def sync_folder(folder: Path) -> None:
+    """Force the names in a folder to disk: without it, a power cut may undo a rename."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _umask() -> int:

@@ -1,16 +1,18 @@
-"""What was run, on what, by which versions: the lines that make a figure repeatable."""
+"""What was run, on what, by which versions: what makes a figure repeatable."""
 
 import contextlib
+import functools
 import os
 import platform
 import shlex
 import shutil
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import largede
+from largede.redact import hide_secrets, is_secret_name
 
 _PACKAGES = (
     "torch",
@@ -25,16 +27,31 @@ _PACKAGES = (
     "numpy",
 )
 
+# How these variables begin.
+_VARIABLES = (
+    *("NCCL_", "GLOO_", "TORCH_", "PYTORCH_", "CUDA_", "DS_", "DEEPSPEED_", "OMP_", "MKL_", "LARGEDE_"),
+    *("WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", "TRANSFORMERS_"),
+    *("SLURM_JOB_ID", "SLURM_JOB_NAME", "SLURM_JOB_NODELIST", "SLURM_RESTART_COUNT", "SLURM_ARRAY_", "SLURM_NNODES"),
+)
+
+LONGEST_CHANGES = 2_000_000
+
 
 def provenance() -> dict[str, str]:
     """Command, commit, versions and hardware, each one line."""
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": hide_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
         "largede": f"{largede.__version__}{_commit()}",
         "versions": ", ".join(f"{name} {found}" for name, found in library_versions().items()),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",
-        "hardware": _hardware(),
+        "hardware": hardware(),
     }
+
+
+@functools.cache
+def largede_version() -> str:
+    """Version and commit of the code that this process runs; asked of git once, since checkpoints ask often."""
+    return f"{largede.__version__}{_commit()}"
 
 
 def library_versions() -> dict[str, str]:
@@ -56,7 +73,32 @@ def _commit() -> str:
     return f", commit {commit}{' with local changes' if changed else ''}" if commit else ""
 
 
-def _hardware() -> str:
+def local_changes() -> str:
+    """What differs from the commit in the checkout that largede was imported from, secrets hidden; "" if nothing."""
+    folder = Path(largede.__file__).parent
+    found = _answer("git", "-C", str(folder.parent), "diff", "HEAD", "--no-ext-diff", "--no-color")
+    if len(found) > LONGEST_CHANGES:
+        found = f"{found[:LONGEST_CHANGES]}\n… {len(found) - LONGEST_CHANGES:,} characters more\n"
+    return hide_secrets(found)
+
+
+def installed_packages() -> list[str]:
+    """`name==version` of every package of this Python, by name."""
+    found = {(item.metadata["Name"] or "").lower(): item.version for item in distributions()}
+    return [f"{name}=={found[name]}" for name in sorted(found) if name]
+
+
+def environment() -> dict[str, str]:
+    """The variables that change how a run behaves or say where it ran; none that holds a secret."""
+    return {
+        name: hide_secrets(value)
+        for name, value in sorted(os.environ.items())
+        if name.startswith(_VARIABLES) and not is_secret_name(name)
+    }
+
+
+def hardware() -> str:
+    """Cores, memory and GPUs of this host in a line."""
     gpus = _answer("nvidia-smi", "--query-gpu=name", "--format=csv,noheader").splitlines()
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parts = [f"{os.cpu_count()} CPU cores ({_cpu_name()})", f"{memory_gib:.0f} GiB memory"]

@@ -1,12 +1,14 @@
 # Shared by the scripts beside it: finds a Python, makes .venv, installs largede into it. Sourced, never run.
+# shellcheck shell=bash
 #
 #   PYTHON            the interpreter to use; otherwise the first of python3.11 ... python3.14, python3 that is new enough
 #   LARGEDE_PIP_ARGS  extra arguments for every `pip install`. On x86 Linux the public index gives the CUDA build of
 #                     torch, which works without a GPU but is a large download; name an index that carries CPU
 #                     builds here (`--extra-index-url ...`) to get the small one.
+#   LARGEDE_VENV      a virtual environment that holds largede already (an image, a cluster's module): used as it is
 
 LARGEDE_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-VENV=$LARGEDE_ROOT/.venv
+VENV=${LARGEDE_VENV:-$LARGEDE_ROOT/.venv}
 
 say() { printf '%s\n' "largede: $*"; }
 die() { printf '%s\n' "largede: $*" >&2; exit 1; }
@@ -58,14 +60,25 @@ pip_install() {
     say "installed $title in $((SECONDS - start)) s"
 }
 
+# For scripts that run where nothing should be installed: a job, a pod.
+use_installed() {
+    [[ -x $VENV/bin/largede ]] || die "no largede in $VENV: run launch/quickstart.sh or launch/test.sh first, or set LARGEDE_VENV"
+    export PATH="$VENV/bin:$PATH"
+}
+
 # install_largede [EXTRA]: afterwards .venv holds largede with the extra for this machine (cpu or gpu) and EXTRA, and its
 # commands come first in PATH. Skipped when pyproject.toml, the constraints and the extras are as they were.
+# shellcheck disable=SC2120
 install_largede() {
     local extras=cpu torch=torch==2.13.0 constraints=$LARGEDE_ROOT/launch/constraints.txt stamp wanted
     has_nvidia_gpu && extras=gpu
     extras=$extras${1:+,$1}
     stamp=$VENV/largede-installed-${extras//,/-}
     wanted=$(cat "$LARGEDE_ROOT/pyproject.toml" "$constraints" | sha256sum | cut -d' ' -f1)
+    if [[ -n ${LARGEDE_VENV:-} ]]; then
+        use_installed
+        return
+    fi
     export PATH="$VENV/bin:$PATH"
     if [[ -x $VENV/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
         say "already installed in .venv ($extras)"
@@ -80,6 +93,6 @@ install_largede() {
     fi
     # torch first: pip then never weighs another build of it while it resolves the rest.
     pip_install "$torch" -c "$constraints" "$torch"
-    pip_install "largede[$extras] and what it needs" -c "$constraints" -e "$LARGEDE_ROOT[$extras]"
+    pip_install "largede[$extras] and what it needs" -c "$constraints" -e "${LARGEDE_ROOT}[$extras]"
     printf '%s\n' "$wanted" >"$stamp"
 }

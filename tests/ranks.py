@@ -1,9 +1,11 @@
 """Run one function on several gloo ranks and bring back what each returned. One group serves as many checks as fit."""
 
+import multiprocessing
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,11 @@ import torch.multiprocessing as mp
 
 def run_on_ranks(world: int, function: Callable[..., Any], folder: Path, *args: Any) -> list[Any]:
     """`[function(*args) of rank 0, of rank 1, …]`, each in its own process inside one process group."""
-    pipes = [mp.get_context("spawn").Pipe(duplex=False) for _ in range(world)]
+    start_server()
+    pipes = [mp.get_context("forkserver").Pipe(duplex=False) for _ in range(world)]
     senders = [sender for _, sender in pipes]
     context = mp.start_processes(
-        _enter, args=(world, function, str(folder), senders, args), nprocs=world, join=False, start_method="spawn"
+        _enter, args=(world, function, str(folder), senders, args), nprocs=world, join=False, start_method="forkserver"
     )
     try:
         answers = _answers([receiver for receiver, _ in pipes], context.processes)
@@ -27,6 +30,20 @@ def run_on_ranks(world: int, function: Callable[..., Any], folder: Path, *args: 
         raise
     context.join()
     return answers
+
+
+def start_server() -> None:
+    """Start, once, the process that ranks are forked from; it has imported what takes seconds to import."""
+    path = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    try:
+        multiprocessing.set_forkserver_preload(["ranks_preloaded"])
+        forkserver.ensure_running()
+    finally:
+        if path is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = path
 
 
 def _answers(receivers: list[Any], processes: list[Any]) -> list[Any]:

@@ -317,13 +317,24 @@ class RunConfig:
     log_every: int = setting(10, "Steps between two lines and TensorBoard points.")
     checkpoint_every: int = setting(1000, "Steps between checkpoints; the last step always saves.")
     keep_checkpoints: int = setting(2, "Newest checkpoints kept.")
+    keep_every: int | None = setting(None, "Checkpoints of every so many-th step are kept for ever; empty: none.")
+    keep_best: int = setting(0, "So many best checkpoints are kept as well, by what `largede watch` measured of them.")
+    save_async: bool = setting(
+        True, "Checkpoints are written while the run goes on, from a copy in host memory; false: the run waits."
+    )
+    when_disk_full: Literal["stop", "go_on"] = setting(
+        "stop",
+        "A checkpoint that finds no room is removed, the one before it stays, and the run: stop: ends; go_on: says so "
+        "and tries again when the next one is due. The last checkpoint, and one on a signal, must find room.",
+    )
     start_from: str | None = setting(
         None, "Checkpoint whose weights (not moments, not position) a new run starts from."
     )
     dry_run: bool = setting(True, "Before data is touched, take one made step of the largest shape, and undo it.")
 
     def __post_init__(self) -> None:
-        demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints")
+        demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every")
+        demand(self.keep_best >= 0, f"run.keep_best is {self.keep_best}", "zero or more", "set it to 0")
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Training curves read back from a run's TensorBoard event files."""
 
+import contextlib
+import json
 from pathlib import Path
 
 from largede.errors import DataError
+from largede.run_files import FIGURES
 
 Curves = dict[str, list[tuple[float, float]]]
 """Tag to (step, value) pairs, steps ascending."""
@@ -25,4 +28,16 @@ def read_curves(folder: Path) -> Curves:
             expected="the folder of a training run",
             mend="check --training, or leave it out",
         )
+    return {tag: sorted(points.items()) for tag, points in curves.items()}
+
+
+def read_figures(run: Path) -> Curves:
+    """The same from the lines that a run writes beside its event files: much faster; {} where there are none."""
+    path, curves = run / FIGURES, dict[str, dict[float, float]]()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(ValueError):  # a line that is being written, or was cut off by a kill
+            figures = json.loads(line)
+            step, _ = figures.pop("step"), figures.pop("time_s", None)
+            for tag, value in figures.items():
+                curves.setdefault(tag, {})[step] = value
     return {tag: sorted(points.items()) for tag, points in curves.items()}

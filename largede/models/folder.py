@@ -1,12 +1,14 @@
 """Model folders: what `largede export` writes and sentence-transformers loads, and the same folders read back.
 
 A folder of one tower is a sentence-transformers model (Transformer, Pooling, Dense, Normalize). Layouts with two
-towers are written as two such folders, `query/` and `passage/`. `largede.json` says which it is.
+towers are written as two such folders, `query/` and `passage/`; what they share is in both. `largede.json` says which
+it is. Weights are written from a source a range at a time, so the model need not fit into memory.
 """
 
 import contextlib
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from largede.errors import ModelError
 from largede.files import refuse_existing, write_json, write_text, writing_folder
@@ -22,42 +24,114 @@ from largede.models.build import load_encoder, load_tokenizer
 from largede.models.dual_encoder import SIDES, DualEncoder, Side
 from largede.models.pooling import Projection
 from largede.models.tower import Tower
+from largede.models.weight_files import KINDS, HeldWeights, StoredTensor, WeightWriter
+from largede.models.weights import WeightSource
 from largede.streams.chunks import TokenRows, make_chunks
 
 CHUNK_TOKENS = 16_384
 MODULE_TYPES = "sentence_transformers.models."
+MAX_SHARD_GIB = 4.0
 
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """What a folder needs to know beside the weights."""
+    """What a folder needs to know beside the weights: how they are stored, and what is said of the model."""
 
     similarity: str
     max_tokens: int
     query_prefix: str
     passage_prefix: str
     card: str
+    dtype: str = "float32"
+    max_shard_gib: float = MAX_SHARD_GIB
+
+    def __post_init__(self) -> None:
+        if self.dtype not in KINDS:
+            raise ModelError(f"dtype {self.dtype!r}", expected=", ".join(KINDS), mend="choose one of them")
+        if not self.max_shard_gib > 0:
+            raise ModelError(f"files of at most {self.max_shard_gib} GiB", expected="above zero", mend="give 4")
 
 
-def write_model_folder(model: DualEncoder, tokenizer: Any, settings: FolderSettings, out: Path) -> None:
+def write_model_folder(
+    model: DualEncoder,
+    tokenizer: Any,
+    settings: FolderSettings,
+    out: Path,
+    weights: WeightSource | None = None,
+    wrote: Callable[[int], None] = lambda count: None,
+) -> None:
     """Write the export folder `out`, under a temporary name until it is whole.
 
+    Args:
+        model: gives names, shapes and configs; its parameters may be on the meta device when there are `weights`.
+        tokenizer: goes into the folder, of each tower.
+        settings: see there.
+        out: a folder that is new or empty.
+        weights: where the numbers come from; those that the model holds, by default.
+        wrote: told the bytes of each piece that was written.
     Raises:
-        ModelError: `out` exists.
+        ModelError: `out` exists, or a number does not fit into the dtype.
     """
     refuse_existing(out, ModelError)
+    writer = WeightWriter(weights or HeldWeights(model), settings.dtype, wrote)
+    source_names = {id(parameter): name for name, parameter in model.named_parameters()}
     one_tower = model.query_tower is model.passage_tower
     towers: dict[Side, str] = {"query": "" if one_tower else "query", "passage": "" if one_tower else "passage"}
     with writing_folder(out) as partial:
         for side in SIDES[: 1 if one_tower else 2]:
-            _write_tower(model.tower(side), tokenizer, settings, partial / towers[side])
+            tower, folder = model.tower(side), partial / towers[side]
+            folder.mkdir(exist_ok=True)
+            write_encoder(tower.encoder, source_names, writer, settings, folder)
+            if tower.projection is not None:
+                write_dense(tower.projection, source_names, writer, folder / "2_Dense")
+            _write_modules(tower, tokenizer, settings, folder)
         write_json(partial / "largede.json", {"layout": model.layout, "towers": towers})
         write_text(partial / "README.md", settings.card)
 
 
-def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    tower.encoder.save_pretrained(folder)
+def written_bytes(model: DualEncoder, dtype: str) -> int:
+    """Bytes of numbers in the folder of a model: shared parameters count for each tower that they are written to."""
+    width = KINDS[dtype].dtype.itemsize
+    return width * sum(parameter.numel() for tower in model.towers for parameter in tower.parameters())
+
+
+def write_encoder(
+    encoder: Any, source_names: dict[int, str], writer: WeightWriter, settings: FolderSettings, folder: Path
+) -> None:
+    """What the encoder's own `save_pretrained` writes: config and weights, of tied names the first."""
+    parameters = dict(encoder.named_parameters())
+    buffers = sorted(set(encoder.state_dict()) - set(dict(encoder.named_parameters(remove_duplicate=False))))
+    if buffers:
+        raise ModelError(
+            f"the backbone keeps {buffers[0]}, which is no parameter", expected="weights alone", mend="use a T5"
+        )
+    config = copy.deepcopy(encoder.config)
+    config.architectures = [type(encoder).__name__]
+    config.dtype = KINDS[settings.dtype].dtype
+    config.save_pretrained(folder)
+    tensors = [StoredTensor(n, source_names[id(p)], tuple(p.shape)) for n, p in parameters.items()]
+    writer.write_sharded(folder, tensors, int(settings.max_shard_gib * 2**30))
+
+
+def write_dense(projection: Projection, source_names: dict[int, str], writer: WeightWriter, folder: Path) -> None:
+    """The projection as sentence-transformers' Dense module."""
+    folder.mkdir()
+    write_json(
+        folder / "config.json",
+        {
+            "in_features": projection.in_features,
+            "out_features": projection.out_features,
+            "bias": False,
+            "activation_function": "torch.nn.modules.linear.Identity",
+        },
+    )
+    weight = projection.weight
+    tensor = StoredTensor("linear.weight", source_names[id(weight)], tuple(weight.shape))
+    writer.write_file(folder / "model.safetensors", [tensor])
+
+
+def _write_modules(tower: Tower, tokenizer: Any, settings: FolderSettings, folder: Path) -> None:
+    """The tokenizer, and what says how sentence-transformers puts the parts together."""
     tokenizer.model_max_length = settings.max_tokens
     tokenizer.save_pretrained(folder)
     width = tower.encoder.config.hidden_size
@@ -69,7 +143,6 @@ def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder:
     )
     if tower.projection is not None:
         modules.append("Dense")
-        _write_dense(tower.projection, folder / "2_Dense")
     if tower.normalize:
         modules.append("Normalize")
         (folder / f"{len(modules) - 1}_Normalize").mkdir()
@@ -84,20 +157,6 @@ def _write_tower(tower: Tower, tokenizer: Any, settings: FolderSettings, folder:
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": settings.similarity},
     )
-
-
-def _write_dense(projection: Projection, folder: Path) -> None:
-    folder.mkdir()
-    write_json(
-        folder / "config.json",
-        {
-            "in_features": projection.in_features,
-            "out_features": projection.out_features,
-            "bias": False,
-            "activation_function": "torch.nn.modules.linear.Identity",
-        },
-    )
-    save_file({"linear.weight": projection.weight.detach().contiguous()}, folder / "model.safetensors")
 
 
 class FolderEncoder:

@@ -130,7 +130,7 @@ class PretrainedWeights:
             return self.fresh.read(name, start, length)
         file, shape = self.place[stored], self.fresh.shapes[name]
         if file.suffix == ".safetensors":
-            return _read_safetensors(file, stored, shape, start, length)
+            return read_range(file, stored, shape, start, length)
         values = _mapped(file)[stored]
         refuse_shape(file, stored, tuple(values.shape), shape)
         return values.flatten()[start : start + length].float()
@@ -159,7 +159,7 @@ def _mapped(file: Path) -> dict[str, Tensor]:
         ) from None
 
 
-def _read_safetensors(file: Path, name: str, shape: tuple[int, ...], start: int, length: int) -> Tensor:
+def read_range(file: Path, name: str, shape: tuple[int, ...], start: int, length: int) -> Tensor:
     """Elements of the flattened tensor; only the rows that hold them are read."""
     with safe_open(file, framework="pt") as opened:
         stored = opened.get_slice(name)

@@ -1,6 +1,9 @@
 """Which of several processes this one is, taken from accelerate: alone, torchrun, deepspeed and accelerate alike."""
 
+import os
 from dataclasses import dataclass
+
+from largede.launched import translate_openmpi
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,7 @@ class Process:
 
 def this_process() -> Process:
     """Join the other processes of the launcher, if there is one, and say who and where this one is."""
+    translate_openmpi(os.environ)
     import torch
     from accelerate import PartialState
 

@@ -12,10 +12,11 @@ from largede.errors import CheckpointError, RecipeError, TrainingError
 from largede.files import fingerprint_of
 from largede.models.presets import PRESETS
 from largede.provenance import library_versions
-from largede.training.checkpoint import CheckpointState, read_state, recipe_of
+from largede.training.checkpoint import FOLDER_PATTERN, CheckpointState, OtherFormatError, read_state, recipe_of
 from largede.training.collectives import all_or_none, objects_of_ranks
 
 LONGEST_SHOWN = 60
+DATA, TOKENS = "the data's fingerprint", "the tokenizer's fingerprint"
 
 
 def refuse_disagreement(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> None:
@@ -70,19 +71,41 @@ FREE_TO_CHANGE = frozenset(
         "run.log_every",
         "run.checkpoint_every",
         "run.keep_checkpoints",
+        "run.keep_every",
+        "run.keep_best",
+        "run.save_async",
+        "run.when_disk_full",
         "run.start_from",
         "run.dry_run",
     ]
 )
 
 
+def refuse_run_of_others(checkpoints: Path, recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> None:
+    """Refuse at once, before a model is made, to go on in a folder whose run is another one. Not collective.
+
+    Raises:
+        CheckpointError: the newest checkpoint that can be read is of another run, or of a largede that this one does
+            not understand: passing that over would begin the run anew.
+    """
+    for path in sorted(checkpoints.glob(FOLDER_PATTERN), reverse=True):
+        try:
+            state = read_state(path)
+        except OtherFormatError:
+            raise
+        except CheckpointError:
+            continue  # damaged: whoever loads says so
+        refuse_other_run(recipe, data_fingerprint, tokenizer_fingerprint, path, state)
+        return
+
+
 def refuse_other_run(
     recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str, path: Path, state: CheckpointState
 ) -> None:
     """Refuse to continue a run under settings that would make it another run; the engine's are free to change."""
-    data, tokens = "the data's fingerprint", "the tokenizer's fingerprint"
-    before = {**dotted_settings(recipe_of(state)), data: state.data_fingerprint, tokens: state.tokenizer_fingerprint}
-    now = {**dotted_settings(recipe), data: data_fingerprint, tokens: tokenizer_fingerprint}
+    begun = recipe_of(state)
+    before = {**dotted_settings(begun), DATA: state.data_fingerprint, TOKENS: state.tokenizer_fingerprint}
+    now = {**dotted_settings(recipe), DATA: data_fingerprint, TOKENS: tokenizer_fingerprint}
     changed = [n for n in {**before, **now} if now.get(n) != before.get(n) and not is_free_to_change(n)]
     if changed:
         name = changed[0]
@@ -90,8 +113,23 @@ def refuse_other_run(
             f"{name} is {now.get(name)} but the run in {path.parent.parent} was begun with {before.get(name)}"
             + (f" (so are {', '.join(changed[1:])})" if changed[1:] else ""),
             expected="the same settings, so that the run goes on as if never interrupted",
-            mend="restore them, or give another --run.out (and --run.start_from this checkpoint)",
+            mend=way_on(recipe, begun, changed, path, state.step),
         )
+
+
+def way_on(recipe: Recipe, begun: Recipe, changed: list[str], path: Path, steps_done: int) -> str:
+    """What whoever changed these settings of a run probably wants to do instead."""
+    if recipe.run.start_from and recipe.run.start_from != begun.run.start_from:
+        return "a run that starts from another's weights, such as a second stage, needs a folder of its own: --run.out"
+    if changed == ["run.steps"] and recipe.run.steps <= steps_done:
+        return f"{steps_done} steps are done already: use {path.name}, or an older checkpoint beside it"
+    if changed == ["run.steps"]:
+        return "for more steps begin another run: --run.out with --run.start_from; the learning rate depends on them"
+    if changed == [DATA]:
+        return "name the shards that the run was begun with, wherever they lie now, or give another --run.out"
+    if changed == [TOKENS]:
+        return f"use the tokenizer that is kept in {path.parent.parent}, or give another --run.out"
+    return "restore them, or give another --run.out (and --run.start_from this checkpoint)"
 
 
 def is_free_to_change(name: str) -> bool:

@@ -5,40 +5,53 @@ A checkpoint is a folder `step-00001000`:
     slices-00000-of-00002.safetensors   what rank 0 holds of every parameter: `master/NAME`, for AdamW its moments too
     shared.safetensors                  Adafactor's row and column vectors, the same on every rank
     frozen.safetensors                  parameters that are not trained
-    state.json                          step, recipe, versions, and size and SHA-256 of every file above
+    state.json                          step, recipe, versions, size and SHA-256 of every file above, and its own
 
 Each slice file says in its header where its slices stand in the whole parameter, so a reader takes from every file
 just the range it needs. The folder is written under a temporary name and renamed when every rank's files are on disk;
 `state.json` comes last. A folder without it, or with a file that differs from it, is not a checkpoint. Tensors are
 safetensors and the rest is JSON: nothing in a checkpoint is ever unpickled.
+
+There is no random state in it, because nothing in a run draws from one that lasts. The order of pairs is a function of
+(data, recipe, step), first weights of (seed, name), and dropout is seeded anew at each step from (seed, step, rank). So
+step, seed and skipped batches say it all, and on as many ranks every bit comes again. On another number of ranks other
+units are dropped: each rank still draws from a seed of its own, so the masks are as independent and the expected
+gradient is the same, but the losses are no longer those of the uninterrupted run, only of an equally good one.
 """
 
 import json
 import os
 import shutil
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, LargedeError
-from largede.files import sha256_file, write_json
-from largede.provenance import library_versions
+from largede.files import fingerprint_of, sha256_file, sync_folder, write_json
+from largede.models.weights import read_range
+from largede.provenance import largede_version, library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.fill import fill_engine
+from largede.training.retention import FOLDER_PATTERN, Keep, keep_of, remove_all, retire
 from largede.training.slices import FlatGroup, flat_groups
+from largede.training.tensor_file import TensorFile, write_tensor_file
 
 FORMAT = 1
 STATE_FILE = "state.json"
-FOLDER_PATTERN = "step-????????"
+CHECKSUM = "checksum"
+"""In `state.json`, of all the rest of it."""
+
+
+class OtherFormatError(CheckpointError):
+    """A checkpoint that may be sound and that this largede does not understand."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,30 @@ class StreamPlace:
 
 
 def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, place: StreamPlace) -> Path:
-    """Write `folder/step-…` with `step` steps done. Collective.
+    """Write `folder/step-…` with `step` steps done, before returning. Collective.
+
+    The plain twin of `largede.training.saving`, which writes the same bytes while the run goes on.
 
     Raises:
-        MachineError: a rank cannot write (disk full, no permission); the half-written folder is removed.
+        NoRoomError: the disk is full on a rank; the half-written folder is removed.
+        MachineError: a rank cannot write.
     """
-    final = folder / f"step-{step:08d}"
+    temporary = begin_folder(folder, step)
+    try:
+        written = all_or_none(lambda: write_files(temporary, files_of_rank(engine)))
+    except LargedeError:
+        remove_half_written(temporary)
+        raise
+    remove_all(publish(temporary, state_of(engine, recipe, step, place), keep_of(recipe.run), written))
+    return folder / f"step-{step:08d}"
+
+
+Written = dict[str, dict[str, Any]]
+"""`{file name: {"bytes": size, "sha256": checksum}}`."""
+
+
+def begin_folder(folder: Path, step: int) -> Path:
+    """Make the folder under whose temporary name the ranks write. Collective."""
     temporary = folder / f".step-{step:08d}.writing"
 
     def begin() -> None:
@@ -82,40 +113,53 @@ def save_checkpoint(engine: Any, recipe: Recipe, step: int, folder: Path, place:
             shutil.rmtree(temporary, ignore_errors=True)
             temporary.mkdir(parents=True)
 
-    def publish() -> None:
-        if rank() == 0:
-            state = state_of(engine, recipe, step, files, place)
-            _publish(state, recipe, temporary, final)
+    all_or_none(begin)  # nobody writes before the folder is there
+    return temporary
+
+
+def write_files(folder: Path, files: list[TensorFile]) -> Written:
+    """Write this rank's files to the disk itself. Not collective."""
+    return {file.name: write_tensor_file(folder, file) for file in files}
+
+
+def publish(temporary: Path, state: CheckpointState, keep: Keep, written: Written) -> list[Path]:
+    """Give the folder its name when every rank's files are on disk. Collective.
+
+    Gives what is left of the checkpoints that stay no longer, for rank 0 to remove.
+
+    Raises:
+        NoRoomError: not even the last small file has room; the half-written folder is removed.
+        MachineError: the folder cannot be renamed.
+    """
+    files = {name: facts for part in objects_of_ranks(written) for name, facts in part.items()}
+
+    def on_rank_0() -> list[Path]:
+        return _give_name(temporary, replace(state, files=files), keep) if rank() == 0 else []
 
     try:
-        all_or_none(begin)  # nobody writes before the folder is there
-        written = all_or_none(lambda: _write_own_files(engine, temporary))
-        files = {name: facts for part in objects_of_ranks(written) for name, facts in part.items()}
-        all_or_none(publish)  # nobody goes on before the folder has its name
+        return all_or_none(on_rank_0)  # nobody goes on before the folder has its name
     except LargedeError:
-        if rank() == 0:
-            shutil.rmtree(temporary, ignore_errors=True)
+        remove_half_written(temporary)
         raise
-    return final
 
 
-def _write_own_files(engine: Any, folder: Path) -> dict[str, dict[str, Any]]:
-    """This rank's slices, and on rank 0 what is not cut; gives size and checksum of each file."""
+def remove_half_written(temporary: Path) -> None:
+    if rank() == 0:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def files_of_rank(engine: Any) -> list[TensorFile]:
+    """What this rank writes: its slices, and on rank 0 what is not cut. Views where they can be. Collective."""
     groups = flat_groups(engine)
-    frozen = frozen_parameters(engine)  # collective, so before anything that can fail on one rank
-    written = {}
+    frozen = frozen_parameters(engine)
+    files = []
     if rank() == 0 or not groups[0].replicated:
         tensors, places = _held_tensors(engine, groups)
         name = f"slices-{rank():05d}-of-{1 if groups[0].replicated else world_size():05d}.safetensors"
-        save_file(tensors, folder / name, metadata={"slices": json.dumps(places)})
-        written[name] = _finish(folder / name)
+        files.append(TensorFile(name, tensors, {"slices": json.dumps(places)}))
     if rank() == 0:
-        whole = {"frozen.safetensors": frozen, "shared.safetensors": _shared_tensors(engine)}
-        for name, tensors in whole.items():
-            if tensors:
-                save_file(tensors, folder / name)
-                written[name] = _finish(folder / name)
-    return written
+        files += [TensorFile("frozen.safetensors", frozen), TensorFile("shared.safetensors", _shared_tensors(engine))]
+    return [file for file in files if file.tensors or file.name.startswith("slices-")]
 
 
 def _held_tensors(engine: Any, groups: list[FlatGroup]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
@@ -125,7 +169,7 @@ def _held_tensors(engine: Any, groups: list[FlatGroup]) -> tuple[dict[str, Tenso
             if held.length:
                 for kind, flat in _flat_tensors(engine, group).items():
                     key = f"{kind}/{held.name}"
-                    tensors[key] = held.of(flat).detach().cpu().contiguous().clone()
+                    tensors[key] = held.of(flat).detach()
                     places[key] = [held.start, held.length]
     return tensors, places
 
@@ -144,9 +188,7 @@ def client_optimizer(engine: Any) -> torch.optim.Optimizer:
 
 def _shared_tensors(engine: Any) -> dict[str, Tensor]:
     optimizer = client_optimizer(engine)
-    if not isinstance(optimizer, ZeroAdafactor):
-        return {}
-    return {key: tensor.cpu().contiguous() for key, tensor in _shared_state(optimizer).items()}
+    return _shared_state(optimizer) if isinstance(optimizer, ZeroAdafactor) else {}
 
 
 def _shared_state(optimizer: ZeroAdafactor) -> dict[str, Tensor]:
@@ -166,14 +208,8 @@ def frozen_parameters(engine: Any) -> dict[str, Tensor]:
         return {n: p.detach().float().cpu().clone() for n, p in frozen.items()}
 
 
-def _finish(path: Path) -> dict[str, Any]:
-    """Force a file to disk and measure it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-
-
-def state_of(engine: Any, recipe: Recipe, step: int, files: dict[str, Any], place: StreamPlace) -> CheckpointState:
+def state_of(engine: Any, recipe: Recipe, step: int, place: StreamPlace) -> CheckpointState:
+    """What `state.json` will say, its files apart."""
     optimizer = client_optimizer(engine)
     optimizer_steps = optimizer.step_count if isinstance(optimizer, ZeroAdafactor) else step
     return CheckpointState(
@@ -181,25 +217,26 @@ def state_of(engine: Any, recipe: Recipe, step: int, files: dict[str, Any], plac
         optimizer_steps=optimizer_steps,
         recipe=asdict(recipe),
         parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
-        versions=library_versions(),
-        files=files,
+        versions={"largede": largede_version(), **library_versions()},
+        files={},
         **asdict(place),
     )
 
 
-def _publish(state: CheckpointState, recipe: Recipe, temporary: Path, final: Path) -> None:
-    write_json(temporary / STATE_FILE, asdict(state))
+def _give_name(temporary: Path, state: CheckpointState, keep: Keep) -> list[Path]:
+    values = asdict(state)
+    write_json(temporary / STATE_FILE, {**values, CHECKSUM: fingerprint_of(values)})
+    sync_folder(temporary)
+    final = temporary.with_name(f"step-{state.step:08d}")
     replaced = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
     if final.exists():  # after a rewind
         os.replace(final, replaced)
     os.replace(temporary, final)
-    shutil.rmtree(replaced, ignore_errors=True)
+    sync_folder(final.parent)
     write_json(final.parent / "latest.json", {"checkpoint": final.name})
-    # Newer ones can only be damaged, and were passed over: they are not counted, and not touched.
-    upto_now = [path for path in sorted(final.parent.glob(FOLDER_PATTERN)) if path.name <= final.name]
-    for old in upto_now[: -recipe.run.keep_checkpoints]:
-        shutil.rmtree(old, ignore_errors=True)
+    doomed = retire(final.parent, final.name, keep)
+    return [*doomed, replaced]
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
@@ -210,6 +247,10 @@ def read_state(checkpoint: Path) -> CheckpointState:
     """
     try:
         values = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+        checksum = values.pop(CHECKSUM, None)
+        if checksum not in (None, fingerprint_of(values)):  # None: written before there was one
+            raise ValueError("it differs from what was written")
+        refuse_other_format(checkpoint, values)
         state = CheckpointState(**values)
     except FileNotFoundError:
         raise CheckpointError(
@@ -217,27 +258,41 @@ def read_state(checkpoint: Path) -> CheckpointState:
             expected="a folder step-… of a run's checkpoints/, written to its end",
             mend="give an older step-… folder beside it",
         ) from None
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{checkpoint / STATE_FILE} cannot be read: {error}",
             expected=f"format {FORMAT}",
             mend="use the checkpoint before it",
         ) from None
-    if state.format != FORMAT:
-        raise CheckpointError(
-            f"{checkpoint} has format {state.format}", expected=f"format {FORMAT}", mend="use the largede that wrote it"
-        )
     return state
+
+
+def refuse_other_format(checkpoint: Path, values: dict[str, Any]) -> None:
+    """Raise for a checkpoint of a format that this largede does not know, whatever else its state.json holds."""
+    written = values.get("format", FORMAT)
+    if written != FORMAT:
+        age = "a newer" if isinstance(written, int) and written > FORMAT else "another"
+        raise OtherFormatError(
+            f"{checkpoint} has format {written}, of {age} largede",
+            expected=f"format {FORMAT}",
+            mend="use the largede that wrote it",
+        )
 
 
 def damaged_files(checkpoint: Path, state: CheckpointState) -> list[str]:
     """Names of files that are missing or differ from what was written. Ranks share the work. Collective."""
     found = []
     for name in sorted(state.files)[rank() :: world_size()]:
-        path, facts = checkpoint / name, state.files[name]
-        if not path.is_file() or path.stat().st_size != facts["bytes"] or sha256_file(path) != facts["sha256"]:
+        if not _is_as_written(checkpoint / name, state.files[name]):
             found.append(name)
     return [name for part in objects_of_ranks(found) for name in part]
+
+
+def _is_as_written(path: Path, facts: dict[str, Any]) -> bool:
+    try:
+        return path.stat().st_size == facts["bytes"] and sha256_file(path) == facts["sha256"]
+    except OSError:  # missing, or on a disk that gives it back no more
+        return False
 
 
 def sound_state(checkpoint: Path) -> CheckpointState:
@@ -341,7 +396,8 @@ class CheckpointWeights:
 
     def read(self, name: str, start: int, length: int) -> Tensor:
         if self.reader.was_frozen(name):
-            return self.reader.whole_parameter(name).view(-1)[start : start + length]
+            shape = tuple(self.reader.state.parameters[name])
+            return read_range(self.reader.checkpoint / "frozen.safetensors", name, shape, start, length)
         return self.reader.read(f"master/{name}", start, length)
 
 

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor
 
-from largede.errors import LargedeError, MachineError
+from largede.errors import LargedeError, MachineError, NoRoomError
+from largede.files import is_no_room
 
 T = TypeVar("T")
 
@@ -93,15 +94,20 @@ def all_or_none(work: Callable[[], T]) -> T:
         own = error
     if not any_over_ranks(own is not None, group_device()):
         return cast(T, result)
-    said = objects_of_ranks(str(own) if own else "")
+    said = objects_of_ranks((str(own), is_no_room(own)) if own else None)
     if isinstance(own, LargedeError):
         raise own
-    number = next(i for i, text in enumerate(said) if text)
-    raise MachineError(
-        f"rank {number}: {said[number]}",
+    number, (text, is_full) = next((i, failure) for i, failure in enumerate(said) if failure)
+    raise (NoRoomError if is_full else MachineError)(
+        f"rank {number}: {text}",
         expected="room and permission to write, and readable files, on every host",
         mend="mend it there and give the same command again",
     ) from own
+
+
+def on_rank_0(work: Callable[[], None]) -> None:
+    """Do `work` on rank 0; nobody goes on before it is done, and all raise when it fails. Collective."""
+    all_or_none(lambda: work() if rank() == 0 else None)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from largede.config.batch import BatchPlan
 from largede.config.recipe import EngineConfig, GuardConfig, Recipe
 from largede.errors import MachineError
+from largede.launched import translate_openmpi
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.processors import processors
@@ -42,6 +43,7 @@ def join_ranks(engine: EngineConfig, timeout: timedelta = UNWATCHED_TIMEOUT) -> 
     import deepspeed
 
     quieten_libraries()
+    translate_openmpi(os.environ)
     for name, alone in (("RANK", "0"), ("LOCAL_RANK", "0"), ("WORLD_SIZE", "1"), ("MASTER_ADDR", "127.0.0.1")):
         os.environ.setdefault(name, alone)
     os.environ.setdefault("MASTER_PORT", "0" if os.environ["WORLD_SIZE"] == "1" else "29500")

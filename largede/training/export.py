@@ -1,42 +1,82 @@
-"""A checkpoint into a folder that sentence-transformers loads. Needs no GPU, no DeepSpeed and no ranks."""
+"""A checkpoint into a folder that sentence-transformers loads. Needs no GPU, no DeepSpeed, no ranks and little memory.
 
+The model is never built: its modules are made without numbers (on the meta device), and the numbers go from the files
+of the checkpoint to those of the folder a piece at a time.
+"""
+
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from torch import Tensor
 
-from largede.config.recipe import Recipe
-from largede.models.build import build_dual_encoder, load_tokenizer
-from largede.models.folder import FolderSettings, write_model_folder
+from largede.config.recipe import ModelConfig, Recipe
+from largede.errors import CheckpointError, MachineError, ModelError
+from largede.files import refuse_existing
+from largede.models.build import build_dual_encoder, build_structure, is_t5, load_tokenizer
+from largede.models.dual_encoder import DualEncoder
+from largede.models.folder import (
+    MAX_SHARD_GIB,
+    FolderSettings,
+    write_model_folder,
+    written_bytes,
+)
 from largede.training.checkpoint import (
     CheckpointState,
+    CheckpointWeights,
     SliceReader,
     recipe_of,
     sound_checkpoints,
     sound_state,
 )
+from largede.training.model_card import model_card
 
 TOKENIZER_FOLDER = "tokenizer"
 EVALUATION_TOKENS = 512
 """Length up to which an exported model reads, whatever it was trained at: GTR's passages in evaluation."""
+SPEAK_EVERY_S = 10.0
 
 
-def export_checkpoint(checkpoint: Path, out: Path) -> None:
+def export_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    *,
+    dtype: str = "float32",
+    max_shard_gib: float = MAX_SHARD_GIB,
+    say: Callable[[str], None] = lambda line: None,
+) -> Path:
     """Write the model of `checkpoint` (a step-… folder, or a run folder: its newest sound one) to the new folder `out`.
 
+    Args:
+        checkpoint: every file in it is checked against its checksum before it is read.
+        out: appears under its name when all of it is written.
+        dtype: of the written weights. The default, float32, is that of the checkpoint's masters, so nothing is
+            lost; a reader can round when it loads.
+        max_shard_gib: more weights than this are written as several files.
+        say: told the progress, for models that take longer than some seconds.
+    Returns:
+        The step-… folder that was exported.
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
-        ModelError: `out` exists.
+        ModelError: `out` exists; an unknown dtype, or one too small for a weight; the backbone's config is missing.
+        MachineError: not enough room.
     """
+    refuse_existing(out, ModelError)
     checkpoint, state = sound_checkpoint(checkpoint)
     recipe = recipe_of(state)
-    model = build_dual_encoder(recipe.model)
-    reader = SliceReader(checkpoint, state)
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(reader.whole_parameter(name))
+    settings = folder_settings(recipe, model_card(checkpoint, state, dtype), dtype, max_shard_gib)
+    model = structure_without_numbers(recipe.model)
+    refuse_other_shapes(model, checkpoint, state)
+    size = written_bytes(model, dtype)
+    demand_room(out, size)
     kept = checkpoint.parent.parent / TOKENIZER_FOLDER
     tokenizer = load_tokenizer(kept if kept.is_dir() else recipe.model.tokenizer or recipe.model.backbone)
-    write_model_folder(model, tokenizer, folder_settings(recipe, model_card(state)), out)
+    weights = CheckedWeights(checkpoint, state)
+    write_model_folder(model, tokenizer, settings, out, weights, Progress(size, say).wrote)
+    return checkpoint
 
 
 def export_untrained(recipe: Recipe, out: Path) -> None:
@@ -46,13 +86,17 @@ def export_untrained(recipe: Recipe, out: Path) -> None:
     write_model_folder(build_dual_encoder(recipe.model), tokenizer, folder_settings(recipe, card), out)
 
 
-def folder_settings(recipe: Recipe, card: str) -> FolderSettings:
+def folder_settings(
+    recipe: Recipe, card: str, dtype: str = "float32", max_shard_gib: float = MAX_SHARD_GIB
+) -> FolderSettings:
     return FolderSettings(
         similarity=recipe.model.similarity,
         max_tokens=max(EVALUATION_TOKENS, recipe.data.longest_query_tokens, recipe.data.longest_passage_tokens),
         query_prefix=recipe.data.query_prefix,
         passage_prefix=recipe.data.passage_prefix,
         card=card,
+        dtype=dtype,
+        max_shard_gib=max_shard_gib,
     )
 
 
@@ -68,27 +112,74 @@ def sound_checkpoint(path: Path) -> tuple[Path, CheckpointState]:
     return path, sound_state(path)
 
 
-def model_card(state: CheckpointState) -> str:
-    recipe = recipe_of(state)
-    versions = ", ".join(f"{name} {version}" for name, version in state.versions.items())
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
----
+def structure_without_numbers(config: ModelConfig) -> DualEncoder:
+    """The modules of a recipe's model, their parameters without memory."""
+    if is_t5(config):
+        return build_structure(config, torch.device("meta"))
+    # A BERT brings buffers and layouts of its own; it is small enough to be built whole.
+    return build_dual_encoder(config)
 
-# A T5 dual encoder trained with largede
 
-Backbone {recipe.model.backbone}, layout {recipe.model.layout}, {recipe.model.embedding_dim} dimensions,
-{recipe.model.similarity} similarity; {state.step} steps of {recipe.batch.queries} queries at temperature
-{recipe.loss.temperature}. Queries were cut at {recipe.data.longest_query_tokens} tokens, passages at
-{recipe.data.longest_passage_tokens}.
+def refuse_other_shapes(model: DualEncoder, checkpoint: Path, state: CheckpointState) -> None:
+    """Raise when the backbone's config no longer says what the checkpoint holds."""
+    ours = {name: list(parameter.shape) for name, parameter in model.named_parameters()}
+    differing = sorted(name for name in {**ours, **state.parameters} if ours.get(name) != state.parameters.get(name))
+    if differing:
+        name = differing[0]
+        raise CheckpointError(
+            f"{checkpoint} holds {name} of shape {state.parameters.get(name)} ({len(differing)} parameters differ)",
+            expected=f"{ours.get(name)}, as its recipe's backbone says",
+            mend="give model.backbone in the checkpoint's recipe the config.json that the run was begun with",
+        )
 
-```python
-from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer("this folder")
-similarity = model.similarity(model.encode_query(["a question"]), model.encode_document(["a passage"]))
-```
+def demand_room(out: Path, size: int) -> None:
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    free = shutil.disk_usage(place).free
+    if free < size:
+        raise MachineError(
+            f"{out} takes {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there",
+            expected="room for the weights",
+            mend="free some, name another folder, or write --dtype bfloat16",
+        )
 
-Data fingerprint {state.data_fingerprint}. Written by {versions}.
-"""
+
+class CheckedWeights:
+    """The weights of a sound checkpoint by range; one that is changed or removed while it is read is refused."""
+
+    def __init__(self, checkpoint: Path, state: CheckpointState) -> None:
+        self.checkpoint = checkpoint
+        self.weights = CheckpointWeights(SliceReader(checkpoint, state))
+
+    def read(self, name: str, start: int, length: int) -> Tensor:
+        try:
+            return self.weights.read(name, start, length)
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(
+                f"{self.checkpoint} was whole and cannot be read any more: {error}",
+                expected="a checkpoint that stays while it is exported",
+                mend="export a newer one, or raise run.keep_checkpoints",
+            ) from None
+
+
+class Progress:
+    """Says how far a long export is, how fast, and how long it still takes."""
+
+    def __init__(self, size: int, say: Callable[[str], None]) -> None:
+        self.size = size
+        self.say = say
+        self.written = 0
+        self.began_s = self.spoke_s = time.perf_counter()
+
+    def wrote(self, count: int) -> None:
+        """`count` bytes more are written."""
+        self.written += count
+        now_s = time.perf_counter()
+        if now_s - self.spoke_s < SPEAK_EVERY_S:
+            return
+        self.spoke_s = now_s
+        rate = self.written / (now_s - self.began_s)
+        self.say(
+            f"{self.written / 1e9:.1f} of {self.size / 1e9:.1f} GB written, {rate / 1e6:.0f} MB/s, "
+            f"{(self.size - self.written) / rate:.0f} s left"
+        )

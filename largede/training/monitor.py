@@ -9,8 +9,14 @@ from typing import Any
 
 import torch
 
+from largede.config.recipe import Recipe
+from largede.durations import duration
+from largede.files import read_json_object
+from largede.run_files import FIGURES, RANKS, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
-from largede.training.collectives import group_device, rank, sum_over_ranks, world_size
+from largede.training.board import introduce
+from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
+from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
 from largede.training.lag import Lag
 from largede.training.spread import Spread
@@ -33,11 +39,13 @@ class Monitor:
         start: int = 0,
         *,
         lag: Lag,
+        goes_on_when_full: bool = False,
     ) -> None:
         self.folder = folder
         self.total_steps = total_steps
         self.log_every = log_every
         self.say = say
+        self.disk = FullDisk(folder, goes_on=goes_on_when_full, say=say)
         self.lag = lag
         self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
         self.run_texts = 0
@@ -48,7 +56,7 @@ class Monitor:
     def _open_writer(self, purge_step: int | None) -> Any:
         from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.folder / "tensorboard"), purge_step=purge_step)
+        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def cut_share(self) -> str:
         """How many of the run's texts were longer than the limits, in words. Collective."""
@@ -116,8 +124,8 @@ class Monitor:
             **self._work_since_last_time(report.padding_frac),
             **self.lag.figures(self.steps),
         }
+        on_rank_0(lambda: self._write(step, figures))
         if rank() == 0:
-            self._write(step, figures)
             self.say(progress_line(step, self.total_steps, figures))
             if self.lag.remark:
                 self.remark(step, self.lag.remark)
@@ -156,34 +164,46 @@ class Monitor:
         return {**rows, **cut}
 
     def _write(self, step: int, figures: dict[str, float]) -> None:
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, step)
-        self.writer.flush()
-        with (self.folder / "figures.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "time_s": round(time.time(), 3), **figures}) + "\n")
-        self.lag.write(self.folder / "ranks.json", step)
+        line = json.dumps({"step": step, "time_s": round(time.time(), 3), **figures})
+        if self.disk.takes(lambda: append_line(self.folder / FIGURES, line)):
+            self._to_tensorboard(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
+            self.disk.takes(lambda: self.lag.write(self.folder / RANKS, step))
+
+    def _to_tensorboard(self, write: Callable[[Any], object]) -> None:
+        """Write and flush; a writer that met a full disk is done for, and the next time there is a new one."""
+
+        def flushed() -> None:
+            if self.writer is None:
+                self.writer = self._open_writer(None)
+            write(self.writer)
+            self.writer.flush()
+
+        if not self.disk.takes(flushed):
+            self.writer = None
 
     def remark(self, step: int, words: str) -> None:
         """Say something that happened, on the terminal and in TensorBoard's text."""
         self.say(f"step {step}: {words}")
         if self.writer is not None:
-            self.writer.add_text("remarks", words, step)
+            self._to_tensorboard(lambda writer: writer.add_text("remarks", words, step))
 
     def rewind(self, step: int, words: str) -> None:
         """Go on as if the steps after `step` had not been; TensorBoard forgets their points."""
         self.remark(step, words)
         if self.writer is not None:
-            self.writer.close()
+            self.close()
             self.writer = self._open_writer(step + 1)
         self._start_interval()
 
-    def text(self, name: str, value: str) -> None:
+    def introduce(self, recipe: Recipe) -> None:
+        """Write what TensorBoard shows beside curves: layout, hyper-parameters, recipe, provenance."""
         if self.writer is not None:
-            self.writer.add_text(name, value)
+            facts = read_json_object(self.folder / RUN)
+            self._to_tensorboard(lambda writer: introduce(writer, recipe, facts))
 
     def close(self) -> None:
         if self.writer is not None:
-            self.writer.close()
+            self.disk.takes(self.writer.close)
 
 
 def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str:
@@ -194,18 +214,6 @@ def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str
         f"{figures['speed/pairs_per_s']:.0f} pairs/s  waiting for data {figures['data/waiting_percent']:.1f} %  "
         f"{duration(left_s)} left"
     )
-
-
-def duration(seconds: float) -> str:
-    """45 s, 3 min 20 s, 5 h 12 min, 2 d 3 h."""
-    s = int(round(seconds))
-    if s < 60:
-        return f"{s} s"
-    if s < 3600:
-        return f"{s // 60} min {s % 60} s"
-    if s < 86400:
-        return f"{s // 3600} h {s % 3600 // 60} min"
-    return f"{s // 86400} d {s % 86400 // 3600} h"
 
 
 def memory_gib() -> float:

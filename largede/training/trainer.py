@@ -2,57 +2,58 @@
 
 import math
 import os
-import shutil
-import signal
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import RecipeError, TrainingError
+from largede.durations import duration
+from largede.errors import LargedeError, RecipeError, TrainingError
 from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
+from largede.run_files import stop_reason
 from largede.streams.batches import PairBatches
 from largede.streams.chunks import Chunking
 from largede.streams.sources import Mixing, Source, open_sources
 from largede.streams.tokenise import PairTokeniser, RankBatch
-from largede.training.activity import LOADING, READING, SAVING, activity, phase
+from largede.training.activity import LOADING, READING, activity, phase
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
     fingerprint_of_tokenizer,
     refuse_disagreement,
     refuse_other_run,
+    refuse_run_of_others,
     tokenizer_of,
 )
 from largede.training.checkpoint import (
     StreamPlace,
     client_optimizer,
     load_checkpoint,
-    save_checkpoint,
     sound_checkpoints,
     sound_state,
 )
-from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank, world_size
+from largede.training.collectives import all_or_none, on_rank_0, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import group_timeout, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.lag import Lag
-from largede.training.monitor import Monitor, duration
+from largede.training.monitor import Monitor
 from largede.training.optimizers import set_learning_rate
+from largede.training.retention import clear_leftovers, discard
 from largede.training.run_folder import open_run_folder
+from largede.training.run_life import RunLife, folder_lost
+from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
+from largede.training.stopping import EXIT_SAVED_ON_SIGNAL, Stop, StopRequest, leave_at_once_on_signal
 from largede.training.watchdog import end_watch, start_watch
-
-EXIT_SAVED_ON_SIGNAL = 75
-"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
 
 
 def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:
@@ -63,11 +64,15 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
 
     Raises:
         LargedeError: the recipe, data or checkpoint cannot be used, or the loss stopped being finite.
-        SystemExit: status 75 after a signal, when the run has been saved; 76 when another rank was lost.
+        SystemExit: status 75 after a signal, when the run has been saved; 76 when another rank was lost; 0 when it was
+            asked to stop earlier.
     """
+    leave_at_once_on_signal()
     join_ranks(recipe.engine, group_timeout(recipe.guard))
     try:
-        last = Trainer(recipe, say if rank() == 0 else lambda line: None, allow_pipe=allow_pipe).run()
+        speak = say if rank() == 0 else lambda line: None
+        with RunLife(Path(recipe.run.out), recipe.run.steps, speak) as life:
+            last = Trainer(recipe, speak, allow_pipe=allow_pipe, life=life).run()
     except BaseException as error:
         end_watch(error)
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
@@ -80,11 +85,15 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
 class Trainer:
     """One run on this rank: its model, its data, its place."""
 
-    def __init__(self, recipe: Recipe, say: Callable[[str], None], *, allow_pipe: bool = False) -> None:
+    def __init__(
+        self, recipe: Recipe, say: Callable[[str], None], *, allow_pipe: bool = False, life: RunLife | None = None
+    ) -> None:
+        """`life`, which has been entered, holds the run folder; without one nobody keeps another run out of it."""
         self.recipe = recipe
         self.say = say
         self.allow_pipe = allow_pipe
         self.folder = Path(recipe.run.out)
+        self.life = life or RunLife(self.folder, recipe.run.steps, say)
         self.checkpoints = self.folder / "checkpoints"
         self.tokenizer_name = tokenizer_of(recipe.model)
         shape = PRESETS.get(recipe.model.backbone)
@@ -95,7 +104,6 @@ class Trainer:
         self.batches = all_or_none(lambda: self.open_batches(0))
         self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
         refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
-        self.stop = StopRequest()
         all_or_none(self.folder_that_can_be_written)
         all_or_none(lambda: start_watch(self.folder, recipe.guard, rank(), world_size()))
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
@@ -108,12 +116,17 @@ class Trainer:
         if recipe.run.dry_run:
             self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()
-        fingerprint = self.batches.fingerprint
-        all_or_none(lambda: open_run_folder(self.folder, recipe, tokenizer, self.steps_done, fingerprint))
-        lag = Lag(recipe.guard.lag_factor)
+        open_run_folder(self.folder, recipe, tokenizer, self.steps_done, self.batches.fingerprint)
         self.monitor = Monitor(
-            self.folder, recipe.run.steps, recipe.run.log_every, self.say, start=self.steps_done, lag=lag
+            self.folder,
+            recipe.run.steps,
+            recipe.run.log_every,
+            self.say,
+            self.steps_done,
+            lag=Lag(recipe.guard.lag_factor),
+            goes_on_when_full=recipe.run.when_disk_full == "go_on",
         )
+        self.saver = CheckpointSaver(self.engine, recipe, self.checkpoints, self.say, self.monitor.remark)
         self.spikes = SpikeGuard(recipe.guard)
         self.collapses = CollapseGuard(
             recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
@@ -149,7 +162,8 @@ class Trainer:
         )
 
     def folder_that_can_be_written(self) -> None:
-        """Fail in the first seconds rather than at the first checkpoint."""
+        """Fail in the first seconds rather than when a model is made, or at the first checkpoint."""
+        refuse_run_of_others(self.checkpoints, self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with writing(self.checkpoints / f"probe-{rank()}") as file:
             file.write(b"x")
@@ -157,38 +171,48 @@ class Trainer:
 
     def run(self) -> Path:
         recipe = self.recipe
-        self.monitor.text("recipe", "    " + recipe_to_yaml(recipe).replace("\n", "\n    "))
+        self.monitor.introduce(recipe)
         started = time.perf_counter()
+        self.stop = StopRequest(self.life)
         self.open_stream()
-        saved = self.checkpoints / f"step-{self.steps_done:08d}"
+        self.life.begin(self.steps_done)
         activity.begin_run(self.steps_done)
-        while self.steps_done < recipe.run.steps:
-            report = self.train_step()
-            has_rewound = self.guard(report)
-            is_leaving = self.stop.is_requested()
-            # A rewind is saved at once, so that a restart does not meet the same spike again.
-            if self.is_time_to_save() or is_leaving or has_rewound:
-                saved = self.save()
-            if is_leaving:
-                self.leave()
+        try:
+            stop = self.take_steps()
+        except LargedeError:
+            self.saver.finish()  # all ranks raise it together, and what is on its way is worth waiting for
+            raise
+        if stop is Stop.FOLDER_LOST:
+            raise folder_lost(self.folder)
+        self.saver.finish()
+        saved = self.checkpoints / f"step-{self.steps_done:08d}"
+        if stop:
+            return self.leave(stop, saved)
         took = duration(time.perf_counter() - started)
         self.say(f"done: {recipe.run.steps} steps in {took}; {self.monitor.cut_share()}; checkpoint {saved}")
         self.close()
         return saved
 
+    def take_steps(self) -> Stop:
+        """Step after step to the last one, or until the run is to stop."""
+        while self.steps_done < self.recipe.run.steps:
+            report = self.train_step()
+            has_rewound = self.guard(report)
+            stop = self.stop.asked()
+            if stop is Stop.FOLDER_LOST:
+                return stop
+            self.saver.publish_when_written()
+            # A rewind is saved at once, so that a restart does not meet the same spike again.
+            if self.is_time_to_save() or stop or has_rewound:
+                self.save(now=bool(stop) or self.steps_done == self.recipe.run.steps)
+            if stop:
+                return stop
+        return Stop.NO
+
     def close(self) -> None:
         """End the loader's processes and write out the last figures."""
         self.stream.close()
         self.monitor.close()
-
-    def discard(self, checkpoint: Path) -> None:
-        """Remove a checkpoint that was written amid a spike, or a restart would continue from it. Collective."""
-
-        def remove() -> None:
-            if rank() == 0:
-                shutil.rmtree(checkpoint, ignore_errors=True)
-
-        all_or_none(remove)
 
     def open_stream(self) -> None:
         """Read on from where the steps done, and batches left out by rewinds, have come to."""
@@ -206,6 +230,7 @@ class Trainer:
         report = self.step(batch)
         gradient_norm = self.step_optimizer()
         self.steps_done += 1
+        self.life.step = self.steps_done
         activity.end_step(self.steps_done)
 
         self.monitor.count(batch, data_wait_s)
@@ -250,9 +275,10 @@ class Trainer:
     def rewind(self) -> bool:
         """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
         before_spike = self.steps_done - self.recipe.guard.spike_patience
+        self.saver.finish()
         for path, state in sound_checkpoints(self.checkpoints):
-            if state.step > before_spike:
-                self.discard(path)
+            if state.step > before_spike:  # written amid it, and a restart would continue from there
+                on_rank_0(partial(discard, path))
                 continue
             load_checkpoint(self.engine, path, state)
             left_out = self.steps_done - state.step
@@ -297,24 +323,25 @@ class Trainer:
     def is_time_to_save(self) -> bool:
         return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
 
-    @phase(SAVING)
-    def save(self) -> Path:
-        return save_checkpoint(
-            self.engine,
-            self.recipe,
-            self.steps_done,
-            self.checkpoints,
-            StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds),
-        )
+    def save(self, *, now: bool) -> None:
+        place = StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds)
+        self.saver.save(self.steps_done, place, now=now)
 
-    def leave(self) -> None:
+    def leave(self, stop: Stop, saved: Path) -> Path:
+        """The run is saved: end it with status 0 if it was asked to stop, and with 75 after a signal."""
         self.close()
+        if stop is Stop.ASKED:
+            why = stop_reason(self.folder)
+            self.life.stop(why)
+            self.say(f"stopped after step {self.steps_done}: {why}; saved as {saved}")
+            return saved
         self.say(f"stopped by a signal after step {self.steps_done}; saved; start the same command to continue")
         raise SystemExit(EXIT_SAVED_ON_SIGNAL)
 
     @phase(LOADING)
     def resume(self) -> int:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
+        on_rank_0(lambda: clear_leftovers(self.checkpoints))
         for path, state in sound_checkpoints(self.checkpoints):
             refuse_other_run(self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
@@ -336,25 +363,6 @@ class Trainer:
             f"on {world_size()} rank(s), ZeRO-{self.engine.zero_optimization_stage()}, "
             f"batch {self.recipe.batch.queries} of {data}, run folder {self.folder}"
         )
-
-
-class StopRequest:
-    """SIGTERM or SIGUSR1 on any rank: all ranks save after the step and leave."""
-
-    def __init__(self) -> None:
-        self.received = False
-        for number in (signal.SIGTERM, signal.SIGUSR1):
-            signal.signal(number, self._note)
-
-    def _note(self, number: int, frame: Any) -> None:
-        self.received = True
-
-    def is_requested(self) -> bool:
-        """True on all ranks when one was signalled. Collective, so it is asked after every step.
-
-        What the ranks agree on is not written back: a signal that arrives meanwhile counts after the next step.
-        """
-        return any_over_ranks(self.received, group_device())
 
 
 def norm_without_zero(engine: Any) -> float:

@@ -141,9 +141,23 @@ def test_offloading_moves_bytes_to_the_host(tmp_path: Path) -> None:
     n = there.setup.model.trained
     assert there.memory["parameters"] == 0 and there.moments["scoring"]["optimizer"] == 0
     assert there.peak_bytes < here.peak_bytes
-    assert there.host_bytes_per_node == pytest.approx((4 + 2 * 4 + 2) * n, rel=0.02)
+    offloaded, copy = (4 + 2 * 4 + 2) * n, 4 * n
+    assert there.host_bytes_per_node == pytest.approx(offloaded + copy, rel=0.02)
+    at_rest = predict(recipe(engine__deepspeed=str(path), run__save_async=False), Machine(gpus=4))
+    assert at_rest.host_bytes_per_node == pytest.approx(offloaded, rel=0.02)
     assert not predict(recipe(engine__deepspeed=str(path)), Machine(gpus=4, host_gib=1)).fits
     assert "main memory" in "\n".join(there.memory_lines())
+
+
+def test_saving_beside_the_run_takes_main_memory_for_a_copy() -> None:
+    per_node = {
+        name: predict(recipe(optimizer__name=name), Machine(gpus=16, nodes=2)) for name in ("adafactor", "adamw")
+    }
+    n = per_node["adamw"].setup.model.trained
+    assert per_node["adafactor"].host_bytes_per_node == pytest.approx(4 * n / 2, rel=0.001)
+    assert per_node["adamw"].host_bytes_per_node == pytest.approx(12 * n / 2, rel=0.001)
+    assert not predict(recipe(), Machine(gpus=1, host_gib=0.1)).fits
+    assert predict(recipe(run__save_async=False), Machine(gpus=1, host_gib=0.1)).fits
 
 
 @pytest.mark.parametrize("name", SHIPPED)

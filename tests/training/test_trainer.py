@@ -24,7 +24,8 @@ from largede.training import agreement
 from largede.training import checkpoint as checkpoint_module
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoint import SliceReader, read_state
-from largede.training.trainer import EXIT_SAVED_ON_SIGNAL, Trainer
+from largede.training.stopping import EXIT_SAVED_ON_SIGNAL
+from largede.training.trainer import Trainer
 
 
 def recipe_for(world: MadeWorld, folder: Path, out: str, stage: int = 3, **dotted: Any) -> Recipe:
@@ -253,18 +254,18 @@ def moments_at_start(recipe: Recipe) -> tuple[int, float]:
 
 
 def full_disk(recipe: Recipe) -> str:
-    original = checkpoint_module.save_file
+    original = checkpoint_module.write_tensor_file
 
-    def failing(*args: Any, **kwargs: Any) -> None:
+    def failing(*args: Any) -> Any:
         if dist.get_rank() == 1:
             raise OSError(28, "No space left on device")
-        original(*args, **kwargs)
+        return original(*args)
 
-    checkpoint_module.save_file = failing
+    checkpoint_module.write_tensor_file = failing
     try:
         return error_of(recipe)
     finally:
-        checkpoint_module.save_file = original
+        checkpoint_module.write_tensor_file = original
 
 
 def adamw_goes_on(recipe: Recipe) -> float:

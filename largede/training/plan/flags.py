@@ -11,7 +11,7 @@ EXIT_DOES_NOT_FIT = 3
 HELP = {
     "gpu_gib": (float, "memory of one GPU, in GiB"),
     "nodes": (int, "machines the GPUs are spread over"),
-    "host_gib": (float, "main memory of one node, in GiB, for what is offloaded; unknown: no limit"),
+    "host_gib": (float, "main memory of one node, in GiB, for what is offloaded and for saving; unknown: no limit"),
     "reserve_gib": (float, "of each GPU, for the CUDA context, libraries, NCCL's buffers and the allocator's gaps"),
     "gpu_tflops": (float, "peak of dense bf16 arithmetic of one GPU, in TFLOP/s (an H100's)"),
     "mfu": (float, "share of that peak which the arithmetic reaches: an assumption"),

@@ -19,7 +19,7 @@ class Machine:
     gpu_gib: float = 80.0
     nodes: int = 1
     host_gib: float | None = None
-    """Main memory of one node; unknown: what is offloaded there is shown and not held against a limit."""
+    """Main memory of one node; unknown: what has to be held there is shown and not held against a limit."""
     reserve_gib: float = 2.0
     """Of each GPU, for what is no tensor: the CUDA context, libraries, NCCL's buffers, gaps of the allocator."""
     gpu_tflops: float = 989.0

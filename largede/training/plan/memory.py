@@ -370,3 +370,15 @@ def host_bytes(setup: Setup) -> float:
     if zero.parameters_on == "cpu":
         total += zero.parameter_bytes * setup.model.parameters / setup.ranks
     return total
+
+
+def saving_bytes(setup: Setup, gpus_per_node: int) -> float:
+    """Of a node, in main memory: the copy that a checkpoint is written from while the run goes on.
+
+    Masters and AdamW's moments; Adafactor's vectors and frozen parameters, on the first node alone, are left out.
+    """
+    if not setup.recipe.run.save_async:
+        return 0.0
+    kinds = 3 if setup.recipe.optimizer.name == "adamw" else 1
+    held = setup.model.trained if setup.zero.stage == 0 else setup.shard * gpus_per_node
+    return FLOAT32 * kinds * held

@@ -8,7 +8,7 @@ from largede.config.recipe import Recipe
 from largede.training.deepspeed_settings import checked_settings
 from largede.training.plan.duration import BYTES_PER_TOKEN, StepTime, mean_tokens, step_time
 from largede.training.plan.machine import GIB, Machine
-from largede.training.plan.memory import Bytes, Setup, bytes_at_moments, host_bytes, setup_of
+from largede.training.plan.memory import Bytes, Setup, bytes_at_moments, host_bytes, saving_bytes, setup_of
 
 DAY_S = 86_400
 
@@ -39,7 +39,7 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Tensors and reserve within the GPU, and what is offloaded within main memory, where its size is known."""
+        """Tensors and reserve within the GPU, and what main memory has to hold within it, where its size is known."""
         host = self.machine.host_gib
         fits_host = host is None or self.host_bytes_per_node <= host * GIB
         return self.free_bytes >= 0 and fits_host
@@ -105,6 +105,6 @@ def predict(recipe: Recipe, machine: Machine) -> Plan:
         machine=machine,
         setup=setup,
         moments=bytes_at_moments(setup),
-        host_bytes_per_node=host_bytes(setup) * machine.gpus_per_node,
+        host_bytes_per_node=host_bytes(setup) * machine.gpus_per_node + saving_bytes(setup, machine.gpus_per_node),
         time=step_time(setup, machine),
     )

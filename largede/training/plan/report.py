@@ -29,7 +29,8 @@ def memory_lines(plan: Plan) -> list[str]:
     )
     if plan.host_bytes_per_node:
         limit = "" if plan.machine.host_gib is None else f" of {plan.machine.host_gib:g}"
-        lines.append(f"  {'main memory':<16}{plan.host_bytes_per_node / GIB:>9.2f} GiB{limit} for each node, offloaded")
+        held = "offloaded tensors, a checkpoint being written" if plan.recipe.run.save_async else "offloaded tensors"
+        lines.append(f"  {'main memory':<16}{plan.host_bytes_per_node / GIB:>9.2f} GiB{limit} for each node: {held}")
     return lines
 
 

@@ -1,0 +1,214 @@
+"""One checkpoint of a run: export it, evaluate it, write its record. `largede watch` starts this as a process.
+
+    RUN/evaluations/step-00001000.hold   the claim, held from beginning to end
+    RUN/evaluations/step-00001000/       report.html, results.json, pictures; while at work model, embeddings, runs too
+    RUN/evaluations/step-00001000.json   the record, written when everything else is there
+    RUN/evaluations/bm25/                the lexical runs, made once
+
+Killed at any point it leaves a claim that the next one finds abandoned, and no record.
+"""
+
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from largede.claims import Claim
+from largede.errors import CheckpointError, LargedeError
+from largede.evaluation.evaluated import PICTURES, Evaluated, hold_path, read_record, record_path, write_record
+from largede.files import read_json_object, remove_folder, sha256_file, writing
+from largede.run_files import CHECKPOINTS, EVALUATIONS
+
+EXIT_HELD = 3
+"""Another process is evaluating this checkpoint."""
+EXIT_NO_CHECKPOINT = 4
+"""The checkpoint is damaged, or has been removed meanwhile."""
+
+
+@dataclass(frozen=True)
+class CheckpointJob:
+    """What to evaluate and how; plain values, for it travels to another process as JSON."""
+
+    run: str
+    checkpoint: str
+    data: tuple[str, ...]
+    metric: str = "ndcg@10"
+    split: str = "test"
+    bm25: bool = True
+    max_query_tokens: int = 64
+    max_passage_tokens: int = 512
+    device: str | None = None
+    compute_dtype: str = "float32"
+    threads: int | None = None
+    nice: int = 0
+    keep: bool = False
+
+    @property
+    def path(self) -> Path:
+        return Path(self.run) / CHECKPOINTS / self.checkpoint
+
+    @property
+    def out(self) -> Path:
+        return Path(self.run) / EVALUATIONS / self.checkpoint
+
+
+def evaluate_checkpoint(job: CheckpointJob) -> int:
+    """Evaluate unless that has been done; gives 0, EXIT_HELD or EXIT_NO_CHECKPOINT.
+
+    Raises:
+        LargedeError: the data or the machine cannot be used; the checkpoint may be evaluated again.
+    """
+    run = Path(job.run)
+    claim = Claim(hold_path(run, job.checkpoint))
+    if claim.take() is not None:
+        return EXIT_HELD
+    try:
+        fingerprint = fingerprint_of_checkpoint(job.path)
+        if not is_evaluated(run, job.checkpoint, fingerprint):
+            write_record(run, _evaluate(job, fingerprint))
+        if not job.keep:
+            remove_leftovers(job.out)
+    except CheckpointError as error:
+        print(f"{job.checkpoint} is passed over: {error.given}", flush=True)
+        return EXIT_NO_CHECKPOINT
+    finally:
+        claim.release()
+    return 0
+
+
+def fingerprint_of_checkpoint(path: Path) -> str:
+    """Of its state.json, which holds the checksums of all its files. Raises CheckpointError when there is none."""
+    try:
+        return sha256_file(path / "state.json")
+    except OSError:
+        raise CheckpointError(
+            f"{path} is gone, or was never finished", expected="a state.json in it", mend="name another checkpoint"
+        ) from None
+
+
+def is_evaluated(run: Path, checkpoint: str, fingerprint: str) -> bool:
+    record = read_record(record_path(run, checkpoint))
+    return record is not None and record.fingerprint == fingerprint
+
+
+def _evaluate(job: CheckpointJob, fingerprint: str) -> Evaluated:
+    from largede.evaluation.evaluate import Evaluation, open_evaluation, run_stages
+    from largede.evaluation.pictures import scores_png
+    from largede.evaluation.projector import write_points
+    from largede.evaluation.spread_of_scores import spread_of_scores
+    from largede.training.export import export_checkpoint
+
+    begun = time.time()
+    job.out.mkdir(parents=True, exist_ok=True)
+    remove_folder(job.out / "model")
+    try:
+        export_checkpoint(job.path, job.out / "model")
+    except (OSError, LargedeError):
+        fingerprint_of_checkpoint(job.path)  # taken away while it was read: that is no fault of the machine
+        raise
+    evaluation: Evaluation = open_evaluation(_evaluation_job(job))
+    if job.bm25:
+        _share_bm25(Path(job.run), evaluation)
+    run_stages(evaluation)
+    write_points(job.out, evaluation)
+    scores = {task.test.name: spread_of_scores(evaluation, task) for task in evaluation.tasks}
+    for name, spread in scores.items():
+        with writing(job.out / PICTURES / f"{name}.png") as stream:
+            stream.write(scores_png(spread, name))
+    record = Evaluated(
+        step=int(job.checkpoint.rpartition("-")[2]),
+        checkpoint=job.checkpoint,
+        metric=job.metric,
+        value=0.0,
+        figures=figures_of(read_json_object(job.out / "results.json")),
+        fingerprint=fingerprint,
+        time=begun,
+        took_s=round(time.time() - begun, 1),
+        scores=scores,
+    )
+    system, measure = system_and_measure(job.metric)
+    return replace(record, value=record.mean(system, measure))
+
+
+def _evaluation_job(job: CheckpointJob) -> Any:
+    from largede.evaluation.curves import read_figures
+    from largede.evaluation.job import EvaluationJob
+    from largede.retrieval.bm25 import Bm25Settings
+    from largede.retrieval.encoder import open_model
+
+    model = open_model(job.out / "model", device=job.device, dtype=job.compute_dtype)
+    return EvaluationJob(
+        model=replace(model, name=job.checkpoint),
+        data=tuple(map(Path, job.data)),
+        out=job.out,
+        split=job.split,
+        bm25=Bm25Settings(threads=job.threads or 2) if job.bm25 else None,
+        max_query_tokens=job.max_query_tokens,
+        max_passage_tokens=job.max_passage_tokens,
+        title=f"{Path(job.run).resolve().name}, {job.checkpoint}",
+        curves=read_figures(Path(job.run)),
+    )
+
+
+def _share_bm25(run: Path, evaluation: Any) -> None:
+    """Make the lexical runs if no one has, and set a copy of each where this evaluation looks for its own."""
+    from largede.evaluation.baseline import bm25_path, run_bm25
+
+    shared = run / EVALUATIONS / "bm25"
+    claim = Claim(shared.with_suffix(".hold"))
+    claim.take_in_turn()
+    try:
+        for benchmark, _ in evaluation.benchmarks():
+            run_bm25(shared, benchmark, evaluation.job.bm25)
+            own, found = bm25_path(evaluation.job.out, benchmark), bm25_path(shared, benchmark)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            for suffix in (".trec", ".stamp.json"):
+                shutil.copyfile(found.with_suffix(suffix), own.with_suffix(suffix))
+    finally:
+        claim.release()
+
+
+def figures_of(results: dict[str, Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Means of results.json by collection, system and measure, the measures in lower case."""
+    return {
+        dataset["name"]: {
+            system: {measure.lower(): found["mean"] for measure, found in measured.items()}
+            for system, measured in dataset["figures"].items()
+        }
+        for dataset in results["datasets"]
+    }
+
+
+def system_and_measure(metric: str) -> tuple[str, str]:
+    """`ndcg@10` is that of the dense list, `fused-ndcg@10` of the fused one."""
+    system, dash, measure = metric.partition("-")
+    return (system, measure) if dash else ("dense", metric)
+
+
+def remove_leftovers(out: Path) -> None:
+    """What an evaluation needed on its way and nobody reads afterwards."""
+    for name in ("model", "embeddings", "runs"):
+        remove_folder(out / name)
+
+
+def main() -> int:
+    given = json.loads(sys.stdin.buffer.read())
+    job = CheckpointJob(**{**given, "data": tuple(given["data"])})
+    os.nice(job.nice)
+    if job.threads:
+        os.environ["OMP_NUM_THREADS"] = str(job.threads)
+    try:
+        return evaluate_checkpoint(job)
+    except (LargedeError, OSError) as error:
+        print(f"{job.checkpoint}: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    from largede.verbs import enter
+
+    enter(main)

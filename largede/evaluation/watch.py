@@ -1,0 +1,272 @@
+"""`largede watch`: evaluate every checkpoint of a run as it appears, mark the best, stop a run that no longer improves.
+
+Everything that is known lies in the run folder (see `checkpoint_evaluation`), so a watcher may be killed and started
+again, and several may share the work: a checkpoint is evaluated by whoever claims it first, once. Each evaluation is
+a process of its own; this one holds neither model nor GPU.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from largede.errors import CheckpointError, DataError, MachineError
+from largede.evaluation.board import publish
+from largede.evaluation.checkpoint_evaluation import (
+    EXIT_HELD,
+    EXIT_NO_CHECKPOINT,
+    CheckpointJob,
+    fingerprint_of_checkpoint,
+    is_evaluated,
+)
+from largede.evaluation.evaluated import Evaluated, mark_best, read_records, steps_without_progress
+from largede.files import read_json_object, write_json
+from largede.run_files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
+from largede.verbs import Terminated
+
+TRIES = 2
+FAILURES_IN_A_ROW = 3
+CHECKPOINT_PATTERN = "step-????????"
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """What to watch for: `job` says how a checkpoint is evaluated; its `checkpoint` is filled in for each.
+
+    `checkpoints` empty means all; `patience` None never stops the run.
+    """
+
+    job: CheckpointJob
+    checkpoints: tuple[str, ...] = ()
+    once: bool = False
+    every_s: float = 30.0
+    patience: int | None = None
+    min_delta: float = 0.0
+
+    @property
+    def run(self) -> Path:
+        return Path(self.job.run)
+
+
+def in_own_process(job: CheckpointJob) -> int:
+    """`evaluate_checkpoint` as a process; gives its status. It is ended with us, unless we are killed."""
+    command = [sys.executable, "-m", "largede.evaluation.checkpoint_evaluation"]
+    threads = {"OMP_NUM_THREADS": str(job.threads)} if job.threads else {}
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, **threads}, start_new_session=True)
+    try:
+        process.communicate(json.dumps(asdict(job)).encode())
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+    return process.returncode
+
+
+def watch(
+    settings: WatchSettings,
+    say: Callable[[str], None] = print,
+    evaluate: Callable[[CheckpointJob], int] = in_own_process,
+) -> None:
+    """Follow the run until it is finished and everything is evaluated; with `once`, evaluate what is there.
+
+    Raises:
+        DataError: no run there, unusable data, or the run was watched with other data, metric or settings.
+        CheckpointError: a checkpoint asked for by name cannot be evaluated.
+        MachineError: evaluations keep failing.
+    """
+    check(settings)
+    Watcher(settings, say, evaluate).follow()
+
+
+class Watcher:
+    """One watcher at work: what it has seen fail, and what it has said."""
+
+    def __init__(
+        self, settings: WatchSettings, say: Callable[[str], None], evaluate: Callable[[CheckpointJob], int]
+    ) -> None:
+        self.settings = settings
+        self.run = settings.run
+        self.say = say
+        self.evaluate = evaluate
+        self.failures: Counter[str] = Counter()
+        self.failures_in_a_row = 0
+        self.passed_over: set[str] = set()
+        self.last_said = ""
+
+    def follow(self) -> None:
+        records = self.bring_up_to_date()
+        self.say(f"watching {self.run}: {len(records)} checkpoints evaluated, {len(self.pending())} waiting")
+        while True:
+            has_ended = self.run_has_ended()  # asked first: its last checkpoint is there by then
+            is_idle = True
+            for checkpoint in self.pending():
+                is_idle = not self.take_on(checkpoint) and is_idle
+            if self.settings.once or (has_ended and not self.pending()):
+                break
+            if is_idle:
+                time.sleep(self.settings.every_s)
+        self.close()
+
+    def pending(self) -> list[str]:
+        """Checkpoints that nobody has evaluated, oldest first. One that vanishes is no longer waited for."""
+        found = []
+        for path in sorted((self.run / CHECKPOINTS).glob(CHECKPOINT_PATTERN)):
+            try:
+                fingerprint = fingerprint_of_checkpoint(path)
+            except CheckpointError:
+                continue
+            is_wanted = not self.settings.checkpoints or path.name in self.settings.checkpoints
+            if is_wanted and fingerprint not in self.passed_over and not is_evaluated(self.run, path.name, fingerprint):
+                found.append(path.name)
+        return found
+
+    def take_on(self, checkpoint: str) -> bool:
+        """Evaluate one checkpoint; false when another process is at it."""
+        try:
+            fingerprint = fingerprint_of_checkpoint(self.run / CHECKPOINTS / checkpoint)
+        except CheckpointError:
+            return True  # removed since we looked
+        self.say(f"evaluating {checkpoint}")
+        status = self.evaluate(replace(self.settings.job, checkpoint=checkpoint))
+        if status == EXIT_HELD:
+            self.say_once(f"{checkpoint} is being evaluated by another process")
+            return False
+        if status == EXIT_NO_CHECKPOINT:
+            self.passed_over.add(fingerprint)
+        elif status:
+            self.note_failure(checkpoint, fingerprint, status)
+        else:
+            self.failures_in_a_row = 0
+            self.tell(checkpoint, self.bring_up_to_date())
+        return True
+
+    def note_failure(self, checkpoint: str, fingerprint: str, status: int) -> None:
+        self.failures[fingerprint] += 1
+        self.failures_in_a_row += 1
+        self.say(f"the evaluation of {checkpoint} ended with status {status}; its words are above")
+        if self.settings.once or self.failures[fingerprint] >= TRIES:
+            self.passed_over.add(fingerprint)
+        if self.failures_in_a_row >= FAILURES_IN_A_ROW:
+            raise self.failed(f"{FAILURES_IN_A_ROW} evaluations in a row failed, {checkpoint} last")
+
+    def failed(self, what: str) -> MachineError:
+        return MachineError(
+            what, expected="evaluations that end well", mend="see what they said above, and start the watch again"
+        )
+
+    def bring_up_to_date(self) -> list[Evaluated]:
+        """Make best.json and TensorBoard follow from the records, whoever wrote them; stop the run if it is time."""
+        records = read_records(self.run)
+        mark_best(self.run, records)
+        publish(self.run, records)
+        self.stop_the_run_if_it_no_longer_improves(records)
+        return records
+
+    def tell(self, checkpoint: str, records: list[Evaluated]) -> None:
+        record = next(record for record in records if record.checkpoint == checkpoint)
+        best = max(records, key=lambda r: (r.value, -r.step))
+        place = "the best so far" if record == best else f"best: {best.value:.4f} of {best.checkpoint}"
+        self.say(f"{checkpoint}: {record.metric} {record.value:.4f}, {place} ({record.took_s:.0f} s)")
+
+    def stop_the_run_if_it_no_longer_improves(self, records: list[Evaluated]) -> None:
+        patience, asked = self.settings.patience, self.run / EVALUATIONS / "asked_to_stop.json"
+        if patience is None or stop_reason(self.run) or self.run_has_ended():
+            return
+        # A run that was let go on after it was stopped gets the whole patience again.
+        since = int(read_json_object(asked)["step"]) if asked.is_file() else -1
+        if steps_without_progress(records, self.settings.min_delta, since) < patience:
+            return
+        best, last = mark_best(self.run, records), records[-1]
+        assert best is not None
+        reason = f"{best.metric} has not improved on {best.value:.4f} of {best.checkpoint} in {patience} checkpoints"
+        ask_to_stop(self.run, reason, "largede watch", last.step)
+        write_json(asked, {"step": last.step})
+        self.say(f"asked the run to stop: {reason}")
+
+    def run_has_ended(self) -> bool:
+        """Whether no further checkpoint is to be expected, unless somebody starts the run again."""
+        said = read_run_state(self.run)
+        life = life_of(self.run, said)
+        if said is not None and life in ("died", "failed", "stopped"):
+            self.say_once(f"the run has {life} at step {said.step} of {said.steps}: {said.why or 'no word why'}")
+        return life == "finished" or (life == "stopped" and bool(stop_reason(self.run)))
+
+    def say_once(self, words: str) -> None:
+        if words != self.last_said:
+            self.say(words)
+        self.last_said = words
+
+    def close(self) -> None:
+        records = self.bring_up_to_date()
+        best = mark_best(self.run, records)
+        if best is not None:
+            self.say(
+                f"{len(records)} checkpoints evaluated; the best is {best.checkpoint}, {best.metric} {best.value:.4f}"
+            )
+        if self.failures_in_a_row and self.settings.once:
+            raise self.failed(f"{self.failures_in_a_row} evaluations failed")
+        missing = set(self.settings.checkpoints) - {record.checkpoint for record in records}
+        unclaimed = [name for name in sorted(missing) if name not in self.pending()]
+        if unclaimed:
+            raise CheckpointError(
+                f"{', '.join(unclaimed)} of {self.run} cannot be evaluated",
+                expected="whole checkpoints",
+                mend="name others; the lines above say what is wrong with these",
+            )
+
+
+def check(settings: WatchSettings) -> None:
+    """Refuse what cannot work before the first model is loaded, and records that could not be compared."""
+    from largede.retrieval.corpus import open_benchmark
+
+    run, job = settings.run, settings.job
+    if not (run / CHECKPOINTS).is_dir() and not (run / "run.json").is_file():
+        raise DataError(f"{run} is no run folder", expected="the --run.out of a training", mend="check the path")
+    absent = [name for name in settings.checkpoints if not (run / CHECKPOINTS / name).is_dir()]
+    if absent:
+        raise CheckpointError(
+            f"{run} has no checkpoint {', '.join(absent)}",
+            expected="the name of a folder below checkpoints/",
+            mend=f"there are: {', '.join(sorted(p.name for p in (run / CHECKPOINTS).glob(CHECKPOINT_PATTERN)))}",
+        )
+    benchmarks = [open_benchmark(Path(folder), job.split) for folder in job.data]
+    comparable: dict[str, Any] = {
+        "metric": job.metric,
+        "split": job.split,
+        "bm25": job.bm25,
+        "max_query_tokens": job.max_query_tokens,
+        "max_passage_tokens": job.max_passage_tokens,
+        "data": {benchmark.name: benchmark.fingerprint for benchmark in benchmarks},
+    }
+    refuse_other_settings(run / EVALUATIONS / "settings.json", comparable)
+
+
+def refuse_other_settings(path: Path, now: dict[str, Any]) -> None:
+    """The records of one run are compared with each other, so all are made alike."""
+    if not path.is_file():
+        write_json(path, now)
+    before = read_json_object(path)
+    changed = [name for name in now if before.get(name) != now[name]]
+    if changed:
+        name = changed[0]
+        raise DataError(
+            f"{path.parent} was begun with {name} {before.get(name)}, not {now[name]}",
+            expected="checkpoints of one run evaluated alike, so that they can be compared",
+            mend=f"give the same again, or move {path.parent} away and evaluate all of them anew",
+        )
+
+
+def raise_on_sigterm() -> None:
+    """End the evaluation at work too when the watcher is asked to leave."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, leave)

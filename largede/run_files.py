@@ -1,0 +1,95 @@
+"""The files of a run folder that more programs than one read and write.
+
+lock.json       the claim of the run that is at work in the folder
+state.json      what it is doing; see RunState
+stop.json       somebody asks the run to save and leave: {"reason": …, "by": …, "step": …, "time": …}
+run.json        what it was begun or last continued with; recipe.yaml beside it, each part's own under parts/
+figures.jsonl   the figures of TensorBoard, a line for each point
+ranks.json      where each rank's time goes, as of the last point
+heartbeats/     signs of life of the ranks, while the run is at work; hangs/ what they were doing when it hung
+checkpoints/    step-00001000 …
+evaluations/    step-00001000.json …, by `largede watch`; best.json beside evaluations/ names the best
+tensorboard/    event files
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from largede.claims import is_held
+from largede.errors import DataError
+from largede.files import read_json_object, write_json
+
+LOCK = "lock.json"
+STATE = "state.json"
+STOP = "stop.json"
+BEST = "best.json"
+EVALUATIONS = "evaluations"
+CHECKPOINTS = "checkpoints"
+TENSORBOARD = "tensorboard"
+FIGURES = "figures.jsonl"
+RANKS = "ranks.json"
+RUN = "run.json"
+PARTS = "parts"
+
+ENDED = frozenset(["finished", "stopped", "failed"])
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run says of itself: running, finished, stopped (`why`: a signal, or watch) or failed (`why`: the error).
+
+    `time` is when it came to that, `heartbeat` when the file was written; both unix time.
+    """
+
+    state: str
+    step: int
+    steps: int
+    time: float
+    heartbeat: float
+    host: str
+    pid: int
+    why: str = ""
+
+
+def read_run_state(run: Path) -> RunState | None:
+    """None when the run has not said anything. Raises DataError when the file is damaged."""
+    path = run / STATE
+    if not path.is_file():
+        return None
+    found = read_json_object(path)
+    try:
+        return RunState(**{name: found[name] for name in RunState.__dataclass_fields__ if name in found})
+    except TypeError as error:
+        raise DataError(
+            f"{path} cannot be read ({error})", expected="what a run says of itself", mend="remove the file"
+        ) from None
+
+
+def write_run_state(run: Path, state: RunState) -> None:
+    write_json(run / STATE, asdict(state))
+
+
+def life_of(run: Path, said: RunState | None) -> str:
+    """running, finished, stopped, failed, died (it says running, and nobody holds the folder), or unknown."""
+    if said is None:
+        return "unknown"
+    if said.state == "running" and not is_held(run / LOCK):
+        return "died"
+    return said.state
+
+
+def ask_to_stop(run: Path, reason: str, by: str, step: int) -> None:
+    """Have the run save after its step and leave; it does not go on while the file is there."""
+    write_json(run / STOP, {"reason": reason, "by": by, "step": step, "time": time.time()})
+
+
+def stop_reason(run: Path) -> str:
+    """Why the run is asked to stop; "" when it is not. A file put there by hand needs no content."""
+    try:
+        return str(json.loads((run / STOP).read_bytes())["reason"])
+    except FileNotFoundError:
+        return ""
+    except (ValueError, TypeError, KeyError):
+        return f"{STOP} was put there"

@@ -1,0 +1,120 @@
+"""Which checkpoints of a run stay, and how the others go.
+
+A checkpoint goes in two steps, renamed and then removed: a process killed in between leaves nothing that looks like a
+checkpoint. What it does leave is cleared away when the run is next started.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from largede.config.recipe import RunConfig
+
+FOLDER_PATTERN = "step-????????"
+EVALUATIONS = "evaluations"
+"""Folder of the run in which `largede watch` leaves a file for each evaluated checkpoint."""
+HOLD_S = 600.0
+"""A checkpoint that someone is reading has a `.hold` file beside its evaluation, renewed more often than this."""
+
+
+@dataclass(frozen=True)
+class Keep:
+    """What stays: the newest so many, every one whose step is a multiple, and so many best."""
+
+    newest: int
+    every: int | None = None
+    best: int = 0
+
+
+def keep_of(run: RunConfig) -> Keep:
+    return Keep(run.keep_checkpoints, run.keep_every, run.keep_best)
+
+
+def step_of(name: str) -> int:
+    return int(name.removeprefix("step-"))
+
+
+def names_to_remove(
+    names: Iterable[str], written: str, keep: Keep, values: Mapping[str, float], held: Iterable[str] = ()
+) -> list[str]:
+    """Names among `names` that go, now that `written` is whole; never `written` itself.
+
+    Names after `written` can only be damaged, and were passed over: they are not counted, and not touched. Of equal
+    `values` (larger is better) the earlier checkpoint is the better one.
+    """
+    upto_now = sorted(name for name in names if name <= written)
+    judged = [name for name in upto_now if name in values]
+    best = sorted(judged, key=lambda name: (-values[name], name))[: keep.best]
+    staying = {written, *upto_now[-keep.newest :], *best, *held}
+    if keep.every:
+        staying |= {name for name in upto_now if step_of(name) % keep.every == 0}
+    return [name for name in upto_now if name not in staying]
+
+
+def retire(checkpoints: Path, written: str, keep: Keep) -> list[Path]:
+    """Take the names off the checkpoints that go; gives the folders that are left to be removed."""
+    evaluations = checkpoints.parent / EVALUATIONS
+    names = [path.name for path in checkpoints.glob(FOLDER_PATTERN)]
+    going = names_to_remove(names, written, keep, values_of(evaluations), held_in(evaluations))
+    return [doom(checkpoints / name) for name in going]
+
+
+def doom(checkpoint: Path) -> Path:
+    """Take its name off a checkpoint; gives the folder that is left to be removed."""
+    doomed = checkpoint.with_name(f".{checkpoint.name}.removed")
+    shutil.rmtree(doomed, ignore_errors=True)
+    os.replace(checkpoint, doomed)
+    return doomed
+
+
+def remove_all(doomed: Iterable[Path]) -> None:
+    for folder in doomed:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def discard(checkpoint: Path) -> None:
+    """Remove a checkpoint that must not be continued from, with what was measured of it."""
+    remove_all([doom(checkpoint)])
+    (checkpoint.parent.parent / EVALUATIONS / f"{checkpoint.name}.json").unlink(missing_ok=True)
+
+
+def values_of(evaluations: Path) -> dict[str, float]:
+    """`{checkpoint: value}`, larger is better, of those that `largede watch` has evaluated."""
+    values = {}
+    for path in sorted(evaluations.glob(f"{FOLDER_PATTERN}.json")):
+        try:
+            value = float(json.loads(path.read_text(encoding="utf-8"))["value"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            print(f"{path} cannot be read ({error}): run.keep_best does not count it", flush=True)
+            continue
+        if math.isfinite(value):
+            values[path.stem] = value
+    return values
+
+
+def held_in(evaluations: Path) -> set[str]:
+    """Checkpoints that someone said less than ten minutes ago to be reading."""
+    held = set()
+    for path in evaluations.glob(f"{FOLDER_PATTERN}.hold"):
+        try:
+            age_s = time.time() - path.stat().st_mtime
+        except FileNotFoundError:
+            continue  # let go in this moment
+        if age_s < HOLD_S:
+            held.add(path.stem)
+    return held
+
+
+def clear_leftovers(checkpoints: Path) -> None:
+    """Remove what a killed run left behind: half-written, replaced and half-removed checkpoints."""
+    for replaced in checkpoints.glob(f".{FOLDER_PATTERN}.replaced"):
+        before = replaced.with_name(replaced.name.removeprefix(".").removesuffix(".replaced"))
+        if not before.exists():  # killed after the old one lost its name and before the new one had it
+            os.replace(replaced, before)
+    for ending in ("writing", "removed", "replaced"):
+        remove_all(checkpoints.glob(f".{FOLDER_PATTERN}.{ending}"))

@@ -1,0 +1,131 @@
+"""A run has its folder to itself, and says in state.json what it is doing and how it ended."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from largede.claims import SILENT_S, Claim, Holder, silence_s
+from largede.errors import LargedeError, TrainingError
+from largede.run_files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
+from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
+
+LOOK_EVERY_S = 1.0
+
+
+class RunLife:
+    """The folder is ours from before anything is read from it until the run has left it. Rank 0 holds and writes.
+
+    Entering is collective. Raises:
+        TrainingError: another run is at work in the folder.
+        SystemExit: status 0, when the run was asked to stop and stop.json is still there.
+    """
+
+    def __init__(self, folder: Path, steps: int, say: Callable[[str], None]) -> None:
+        self.folder = folder
+        self.steps = steps
+        self.say = say
+        self.step = 0
+        self._state: RunState | None = None
+        self._claim = Claim(folder / LOCK, beat=self._write)
+
+    def __enter__(self) -> "RunLife":
+        all_or_none(self._take_folder)
+        reason = stop_reason(self.folder) if rank() == 0 else ""
+        if any_over_ranks(bool(reason), group_device()):
+            self.say(
+                f"the run in {self.folder} was stopped: {reason}\n"
+                f"to go on anyway, remove {self.folder / STOP} and start it again"
+            )
+            self._claim.release()
+            raise SystemExit(0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._state is None or self._state.state == "running":
+                self._conclude(*how_it_ended(error))
+        finally:
+            self._claim.release()
+
+    def begin(self, step: int) -> None:
+        """The run is about to go on after `step`."""
+        self.step = step
+        self._say("running", "")
+
+    def stop(self, why: str) -> None:
+        """The run leaves before its end, as it was asked to."""
+        self._conclude("stopped", why)
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether another run took the folder because this one was silent for too long; rank 0 alone knows."""
+        return self._claim.lost
+
+    def _take_folder(self) -> None:
+        holder = self._claim.take() if rank() == 0 else None
+        if holder is not None:
+            self._wait_for_silence(holder)
+
+    def _wait_for_silence(self, holder: Holder) -> None:
+        """A run of another machine may have died: it is given the time it may be silent for, and refused if heard."""
+        last_touched = touched(self._claim.path)
+        if not holder.is_on_this_machine:
+            left_s = max(0.0, SILENT_S - silence_s(self._claim.path))
+            self.say(f"{self.folder} is held by {holder.words()}: waiting {left_s:.0f} s at most for a sign of life")
+        while not holder.is_on_this_machine and touched(self._claim.path) == last_touched:
+            time.sleep(LOOK_EVERY_S)
+            if self._claim.take() is None:
+                return
+        raise TrainingError(
+            f"{self.folder} is in use by {holder.words()}",
+            expected="one run at a time in a folder",
+            mend="wait for that run or end it, or give another --run.out",
+        )
+
+    def _conclude(self, state: str, why: str) -> None:
+        """A start that was refused leaves the word of the run before it, if there is one."""
+        if self._state is not None or read_run_state(self.folder) is None:
+            self._say(state, why)
+
+    def _say(self, state: str, why: str) -> None:
+        now = time.time()
+        self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
+        self._write()
+
+    def _write(self) -> None:
+        if rank() == 0 and self._state is not None and not self.is_lost:
+            self._state = replace(self._state, step=self.step, heartbeat=time.time())
+            write_run_state(self.folder, self._state)
+
+
+def touched(path: Path) -> int:
+    """When a file was touched, in whatever units; 0 when it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def how_it_ended(error: BaseException | None) -> tuple[str, str]:
+    """The state of a run that ended with this error, or without one, and why."""
+    if error is None:
+        return "finished", ""
+    if isinstance(error, SystemExit):
+        return "stopped", "a signal"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "interrupted"
+    return "failed", error.given if isinstance(error, LargedeError) else f"{type(error).__name__}: {error}"
+
+
+def folder_lost(folder: Path) -> TrainingError:
+    return TrainingError(
+        f"another run has taken {folder}: this one had not been heard for {SILENT_S:.0f} s",
+        expected="one run at a time in a folder",
+        mend="let the other one go on; this one has not touched the folder since",
+    )

@@ -1,0 +1,63 @@
+"""Why a run leaves before its last step; all ranks come to the same answer after the same step."""
+
+import os
+import signal
+from enum import IntEnum
+from typing import Any
+
+from largede.run_files import stop_reason
+from largede.training.collectives import group_device, max_over_ranks, rank
+from largede.training.run_life import RunLife
+
+EXIT_SAVED_ON_SIGNAL = 75
+"""Exit status after SIGTERM or SIGUSR1: the run is saved and wants to be started again (EX_TEMPFAIL)."""
+
+
+class Stop(IntEnum):
+    """The larger counts when ranks see several."""
+
+    NO = 0
+    ASKED = 1  # stop.json is in the run folder: save and leave with status 0
+    SIGNAL = 2  # SIGTERM or SIGUSR1: save and leave with the status that the launcher starts again
+    FOLDER_LOST = 3  # another run has taken the folder: leave and touch nothing
+
+
+class StopRequest:
+    """SIGTERM or SIGUSR1 on any rank, or what rank 0 finds in the run folder."""
+
+    def __init__(self, life: RunLife) -> None:
+        self.received = False
+        self.life = life
+        for number in (signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        self.received = True
+
+    def asked(self) -> Stop:
+        """The same on all ranks. Collective, so it is asked after every step, once.
+
+        What the ranks agree on is not written back: a signal that arrives meanwhile counts after the next step.
+        """
+        return Stop(max_over_ranks(self._own(), group_device()))
+
+    def _own(self) -> Stop:
+        if rank() == 0 and self.life.is_lost:
+            return Stop.FOLDER_LOST
+        if self.received:
+            return Stop.SIGNAL
+        return Stop.ASKED if rank() == 0 and stop_reason(self.life.folder) else Stop.NO
+
+
+def leave_at_once_on_signal() -> None:
+    """SIGTERM or SIGUSR1 before the first step ends this process: there is nothing to save, and the run is as it was.
+
+    Not by an exception, which would wait for the other ranks on its way out.
+    """
+
+    def leave(number: int, frame: Any) -> None:
+        print(f"rank {os.environ.get('RANK', 0)}: {signal.Signals(number).name} before the first step", flush=True)
+        os._exit(EXIT_SAVED_ON_SIGNAL)
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, leave)

@@ -1,0 +1,86 @@
+"""Which checkpoints stay."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from largede.training.retention import Keep, clear_leftovers, discard, names_to_remove, remove_all, retire, step_of
+
+STEPS = st.lists(st.integers(1, 60), unique=True, min_size=1)
+KEEPS = st.builds(Keep, st.integers(1, 5), st.none() | st.integers(1, 20), st.integers(0, 4))
+VALUES = st.dictionaries(st.integers(1, 60), st.sampled_from([0.1, 0.2, 0.3]))
+
+
+def name_of(step: int) -> str:
+    return f"step-{step:08d}"
+
+
+@given(STEPS, KEEPS, VALUES, st.sets(st.integers(1, 60)), st.data())
+def test_what_goes_is_neither_new_nor_best_nor_a_multiple_nor_held(
+    steps: list[int], keep: Keep, values: dict[int, float], held: set[int], data: st.DataObject
+) -> None:
+    written = data.draw(st.sampled_from(steps))
+    judged = {name_of(step): value for step, value in values.items()}
+    going = names_to_remove(
+        [name_of(s) for s in steps], name_of(written), keep, judged, {name_of(step) for step in held}
+    )
+    gone = {step_of(name) for name in going}
+    counted = sorted(step for step in steps if step <= written)
+    better = sorted((-values[step], step) for step in counted if step in values)
+    must_stay = {written, *counted[-keep.newest :], *held, *(step for _, step in better[: keep.best])}
+    must_stay |= {step for step in counted if keep.every and step % keep.every == 0}
+    assert len(going) == len(gone) and gone == set(counted) - must_stay
+
+
+def test_newer_ones_that_were_passed_over_are_left_alone() -> None:
+    assert names_to_remove(map(name_of, (2, 4, 6, 8)), name_of(6), Keep(1), {}) == [name_of(2), name_of(4)]
+
+
+def made_run(folder: Path, steps: list[int], values: dict[int, float]) -> Path:
+    checkpoints = folder / "checkpoints"
+    (folder / "evaluations").mkdir(parents=True)
+    for step in steps:
+        (checkpoints / name_of(step)).mkdir(parents=True)
+        (checkpoints / name_of(step) / "state.json").write_text(str(step))
+    for step, value in values.items():
+        (folder / "evaluations" / f"{name_of(step)}.json").write_text(json.dumps({"step": step, "value": value}))
+    return checkpoints
+
+
+def names_in(checkpoints: Path) -> list[str]:
+    return sorted(path.name for path in checkpoints.iterdir())
+
+
+def test_files_of_the_evaluation_say_what_is_best_and_what_is_held(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [1, 2, 3, 4, 5, 6], {1: 0.5, 2: 0.7, 3: 0.7, 9: 0.9})
+    (tmp_path / "evaluations" / f"{name_of(4)}.json").write_text("{ half")
+    (tmp_path / "evaluations" / f"{name_of(1)}.hold").touch()
+    stale = tmp_path / "evaluations" / f"{name_of(5)}.hold"
+    stale.touch()
+    os.utime(stale, (time.time() - 700, time.time() - 700))
+    doomed = retire(checkpoints, name_of(6), Keep(1, None, 1))
+    assert [name for name in names_in(checkpoints) if name.startswith("step-")] == [name_of(s) for s in (1, 2, 6)]
+    remove_all(doomed)
+    assert names_in(checkpoints) == [name_of(s) for s in (1, 2, 6)]
+
+
+def test_what_killed_runs_left_is_cleared_and_a_replaced_checkpoint_gets_its_name_back(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [2], {})
+    for left in (f".{name_of(4)}.writing", f".{name_of(1)}.removed", f".{name_of(2)}.replaced"):
+        (checkpoints / left).mkdir()
+    (checkpoints / f".{name_of(3)}.replaced").mkdir()
+    (checkpoints / f".{name_of(3)}.replaced" / "state.json").write_text("3")
+    clear_leftovers(checkpoints)
+    assert names_in(checkpoints) == [name_of(2), name_of(3)]
+    assert (checkpoints / name_of(2) / "state.json").read_text() == "2"
+
+
+def test_a_discarded_checkpoint_takes_its_evaluation_along(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [2, 4], {2: 0.1, 4: 0.2})
+    discard(checkpoints / name_of(4))
+    assert names_in(checkpoints) == [name_of(2)]
+    assert names_in(tmp_path / "evaluations") == [f"{name_of(2)}.json"]
