@@ -153,6 +153,8 @@ class Watchdog:
         # Put off as long as this thread gets its turn; it has fired before the others give their verdict.
         faulthandler.dump_traceback_later(0.75 * self.hang_after_s, file=self.locked_stacks or sys.stderr)
         self._write()
+        if time.monotonic() - now > self.silent_s:
+            return  # paused amid this look: the next one will see the gap
         if self.is_over():
             self._look_around()
         elif self.hang or self.table.seen:

@@ -106,11 +106,17 @@ def is_suspended(rank: int) -> None:
         threading.Timer(0.5, stop).start()
 
 
+def is_killed(rank: int) -> None:
+    if rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 def leaves(rank: int) -> None:
     if rank == 1:
         raise ValueError("a defect on one rank")
 
 
+WITH_A_MODEL = "reader sleeps"
 SMALL: dict[str, Callable[[int], None]] = {
     "spins": spins,
     "is stopped": is_stopped,
@@ -119,6 +125,7 @@ SMALL: dict[str, Callable[[int], None]] = {
     "works long": works_long,
     "saves long": saves_long,
     "is suspended": is_suspended,
+    "is killed": is_killed,
     "leaves": leaves,
 }
 
@@ -148,19 +155,6 @@ class TrainerWhoseReaderSleeps(Trainer):
         return super().own_batch()
 
 
-class TrainerThatIsKilled(Trainer):
-    def own_batch(self) -> Any:
-        if self.steps_done == 1 and dist.get_rank() == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().own_batch()
-
-
-TRAINED: dict[str, type[Trainer]] = {
-    "reader sleeps": TrainerWhoseReaderSleeps,
-    "is killed": TrainerThatIsKilled,
-}
-
-
 def be_rank(group: str, folder: Path, rank: int, data: dict[str, Any]) -> int:
     output = os.open(folder / f"rank-{rank}.out", os.O_WRONLY | os.O_CREAT, 0o644)
     os.dup2(output, 1)
@@ -175,7 +169,7 @@ def be_rank(group: str, folder: Path, rank: int, data: dict[str, Any]) -> int:
         elif group == "sleeps too long":
             small_steps(folder / "run", sleeps_too_long, on_hang="report")
         else:
-            trainer_module.Trainer = TRAINED[group]  # type: ignore[misc]
+            trainer_module.Trainer = TrainerWhoseReaderSleeps  # type: ignore[misc]
             train(recipe_of(folder, data))
     except SystemExit as leaving:
         return int(leaving.code or 0)
@@ -185,7 +179,7 @@ def be_rank(group: str, folder: Path, rank: int, data: dict[str, Any]) -> int:
     return 0
 
 
-GROUPS = (*TRAINED, *SMALL, "sleeps too long")
+GROUPS = (WITH_A_MODEL, *SMALL, "sleeps too long")
 
 
 def fork_ranks(group: str, folder: Path, data: dict[str, Any]) -> dict[int, int]:
