@@ -222,7 +222,7 @@ def add_runs_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_runs(args: argparse.Namespace) -> None:
-    from largede.evaluation.run_list import as_json, as_table, list_runs
+    from largede.runs.table import as_json, as_table, list_runs
 
     runs = list_runs(args.folders)
     print(as_json(runs) if args.json else as_table(runs))

@@ -7,10 +7,10 @@ from typing import Any
 from largede.evaluation.metrics import MEASURES, interval, per_query
 from largede.evaluation.stages import run_stage
 from largede.files import write_json
-from largede.provenance import provenance
 from largede.retrieval.bm25 import Bm25Settings, bm25_search
 from largede.retrieval.corpus import Benchmark, open_benchmark
 from largede.retrieval.runs import read_run
+from largede.runs.provenance import provenance
 
 BASELINE_MEASURES = (*MEASURES, "Recall@1000")
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from largede.claims import Claim
-from largede.evaluation.evaluated import LABELS, PICTURES, POINTS, Evaluated, best_of
 from largede.evaluation.pictures import curve_png
 from largede.files import fingerprint_of, write_text, writing
-from largede.run_files import EVALUATIONS, TENSORBOARD
+from largede.runs.claims import Claim
+from largede.runs.evaluated import LABELS, PICTURES, POINTS, Evaluated, best_of
+from largede.runs.files import EVALUATIONS, TENSORBOARD
 
 FIRST_IN_ORDER = "events.out.tfevents.0000000001"
 WITH_PICTURES = 10

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from largede.claims import Claim
 from largede.errors import CheckpointError, LargedeError
-from largede.evaluation.evaluated import PICTURES, Evaluated, hold_path, read_record, record_path, write_record
 from largede.files import read_json_object, remove_folder, sha256_file, writing
-from largede.run_files import CHECKPOINTS, EVALUATIONS
+from largede.runs.claims import Claim
+from largede.runs.evaluated import PICTURES, Evaluated, hold_path, read_record, record_path, write_record
+from largede.runs.files import CHECKPOINTS, EVALUATIONS
 
 EXIT_HELD = 3
 """Another process is evaluating this checkpoint."""

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from largede.errors import DataError
-from largede.run_files import FIGURES
+from largede.runs.files import FIGURES
 
 Curves = dict[str, list[tuple[float, float]]]
 """Tag to (step, value) pairs, steps ascending."""

@@ -28,7 +28,6 @@ from largede.evaluation.results import System, Task, collect_results
 from largede.evaluation.stages import run_stage
 from largede.evaluation.weight import UNCHOSEN, FusionWeight, choose_weight
 from largede.files import read_json_object, sha256_file, write_json, writing
-from largede.provenance import provenance
 from largede.retrieval.corpus import Benchmark, Corpus, open_benchmark
 from largede.retrieval.encode import EncodeSettings, encode_corpus, open_embeddings, settings_fingerprint
 from largede.retrieval.encoder import Model, embed_checked
@@ -36,6 +35,7 @@ from largede.retrieval.fuse import fuse
 from largede.retrieval.processes import Process
 from largede.retrieval.runs import Run, read_run, write_run
 from largede.retrieval.search import search
+from largede.runs.provenance import provenance
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from largede.evaluation.evaluated import Evaluated, best_of
+from largede.runs.evaluated import Evaluated, best_of
 
 DENSE, BM25, FUSED, QUIET = "#2f6fdb", "#c2571a", "#2a8a57", "#8a94a3"
 COLOURS = {"dense": DENSE, "bm25": BM25, "fused": FUSED}

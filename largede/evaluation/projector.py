@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from largede.evaluation.evaluate import Evaluation
-from largede.evaluation.evaluated import LABELS, POINTS
 from largede.evaluation.results import Task
 from largede.files import write_text
 from largede.retrieval.encode import open_embeddings, read_shards
 from largede.retrieval.encoder import embed_checked
+from largede.runs.evaluated import LABELS, POINTS
 
 MOST_QUESTIONS = 200
 LONGEST_LABEL = 120

@@ -26,9 +26,9 @@ from largede.evaluation.checkpoint_evaluation import (
     fingerprint_of_checkpoint,
     is_evaluated,
 )
-from largede.evaluation.evaluated import Evaluated, mark_best, read_records, steps_without_progress
 from largede.files import read_json_object, write_json
-from largede.run_files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
+from largede.runs.evaluated import Evaluated, mark_best, read_records, steps_without_progress
+from largede.runs.files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
 from largede.verbs import Terminated
 
 TRIES = 2

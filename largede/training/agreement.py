@@ -11,7 +11,7 @@ from largede.config.recipe import ModelConfig, Recipe
 from largede.errors import CheckpointError, RecipeError, TrainingError
 from largede.files import fingerprint_of
 from largede.models.presets import PRESETS
-from largede.provenance import library_versions
+from largede.runs.provenance import library_versions
 from largede.training.checkpoint import FOLDER_PATTERN, CheckpointState, OtherFormatError, read_state, recipe_of
 from largede.training.collectives import all_or_none, objects_of_ranks
 

@@ -36,7 +36,7 @@ from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, LargedeError
 from largede.files import fingerprint_of, sha256_file, sync_folder, write_json
 from largede.models.weights import read_range
-from largede.provenance import largede_version, library_versions
+from largede.runs.provenance import largede_version, library_versions
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, objects_of_ranks, rank, world_size
 from largede.training.fill import fill_engine

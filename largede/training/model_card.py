@@ -5,21 +5,20 @@ escaped, and addresses lose what may be a secret.
 """
 
 import html
-import json
 import re
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
-from largede.errors import DataError
-from largede.files import sha256_file
+from largede.files import read_json_object, sha256_file
 from largede.models.presets import PRESETS
+from largede.runs.evaluated import Evaluated, read_record, record_path
+from largede.runs.files import RUN
 from largede.training.checkpoint import STATE_FILE, CheckpointState, recipe_of
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -37,7 +36,7 @@ def model_card(checkpoint: Path, state: CheckpointState, dtype: str) -> str:
         figures_part(evaluation_of(checkpoint)),
         data_part(recipe, state),
         limits(recipe),
-        origin(state, _json_of(run / "run.json"), checkpoint.name),
+        origin(state, read_json_object(run / RUN) if (run / RUN).is_file() else {}, checkpoint.name),
         recipe_part(recipe),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -102,43 +101,36 @@ similarity = query_tower.similarity(query, passage)
 The encoders alone, without pooling and projection, are `transformers.AutoModelForTextEncoding`."""
 
 
-def evaluation_of(checkpoint: Path) -> dict[str, Any]:
-    """What `largede watch` wrote of this very checkpoint; empty if nothing, or of one that was trained again since."""
-    found = _json_of(checkpoint.parent.parent / "evaluations" / f"{checkpoint.name}.json")
-    if found.get("fingerprint", "") not in ("", sha256_file(checkpoint / STATE_FILE)):
-        return {}
-    return found
+def evaluation_of(checkpoint: Path) -> Evaluated | None:
+    """What `largede watch` measured of this very checkpoint; None if nothing, or before the step was trained again."""
+    record = read_record(record_path(checkpoint.parent.parent, checkpoint.name))
+    return record if record and record.fingerprint == sha256_file(checkpoint / STATE_FILE) else None
 
 
-def figures_part(evaluation: dict[str, Any]) -> str:
-    """What `largede watch` measured of this checkpoint, as a table by data set; nothing if it has not."""
-    if not evaluation:
+def figures_part(evaluation: Evaluated | None) -> str:
+    """A line of figures for each data set and system; nothing if there was no evaluation."""
+    if evaluation is None:
         return ""
-    lines = ["## Figures", "", f"Measured at step {evaluation.get('step')} by `largede watch`.", ""]
-    rows = list(_rows(evaluation.get("figures") or {}))
-    metric, value = str(evaluation.get("metric", "")), evaluation.get("value")
-    if metric and _is_number(value) and (metric, value) not in [(measure, found) for _, measure, found in rows]:
-        rows.insert(0, ("the figure the run was judged by", metric, float(value)))
-    lines += ["| data set | measure | value |", "|---|---|---|"]
-    lines += [f"| {plain(name)} | {plain(measure)} | {found:.4f} |" for name, measure, found in rows]
-    return "\n".join(lines)
+    lines = {(name, system): found for name, systems in evaluation.figures.items() for system, found in systems.items()}
+    measures = list(dict.fromkeys(measure for found in lines.values() for measure in found))
+    return "\n".join(
+        [
+            "## Figures",
+            "",
+            f"Measured by `largede watch`, which judges by {evaluation.metric}, on average {evaluation.value:.4f}.",
+            "",
+            f"| data set | system | {' | '.join(measures)} |",
+            "|---" * (2 + len(measures)) + "|",
+            *(
+                f"| {plain(name)} | {system} | {' | '.join(_digits(found.get(measure)) for measure in measures)} |"
+                for (name, system), found in lines.items()
+            ),
+        ]
+    )
 
 
-def _rows(figures: dict[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[str, str, float]]:
-    """(data set, measure, value) of every number in a tree of figures; the mean stands for what has one."""
-    for name, value in figures.items():
-        if isinstance(value, dict):
-            mean = value.get("mean")
-            if _is_number(mean):
-                yield " ".join(path), name, float(mean)
-            else:
-                yield from _rows(value, (*path, name))
-        elif _is_number(value):
-            yield " ".join(path), name, float(value)
-
-
-def _is_number(value: Any) -> TypeGuard[int | float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _digits(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def data_part(recipe: Recipe, state: CheckpointState) -> str:
@@ -210,24 +202,3 @@ def without_secrets(place: str) -> str:
 def plain(text: str) -> str:
     """A user's text as one line of Markdown that shows it as it is."""
     return html.escape(MARKDOWN.sub(r"\\\1", " ".join(str(text).split())), quote=False)
-
-
-def _json_of(path: Path) -> dict[str, Any]:
-    """An object that another part of the run wrote; empty where there is none. Raises DataError when it is damaged."""
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
-    if not isinstance(value, dict):
-        raise _damaged(path, f"a JSON {type(value).__name__}")
-    return value
-
-
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path} cannot be read ({why})",
-        expected="the JSON object that the run wrote",
-        mend="move that file away; the card is written without it",
-    )

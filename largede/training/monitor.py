@@ -12,7 +12,7 @@ import torch
 from largede.config.recipe import Recipe
 from largede.durations import duration
 from largede.files import read_json_object
-from largede.run_files import FIGURES, RANKS, RUN, TENSORBOARD
+from largede.runs.files import FIGURES, RANKS, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
 from largede.training.board import introduce
 from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size

@@ -4,8 +4,6 @@ A checkpoint goes in two steps, renamed and then removed: a process killed in be
 checkpoint. What it does leave is cleared away when the run is next started.
 """
 
-import json
-import math
 import os
 import shutil
 import time
@@ -14,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from largede.config.recipe import RunConfig
+from largede.runs.evaluated import read_records, record_path
+from largede.runs.files import EVALUATIONS
 
 FOLDER_PATTERN = "step-????????"
-EVALUATIONS = "evaluations"
-"""Folder of the run in which `largede watch` leaves a file for each evaluated checkpoint."""
 HOLD_S = 600.0
 """A checkpoint that someone is reading has a `.hold` file beside its evaluation, renewed more often than this."""
 
@@ -58,9 +56,10 @@ def names_to_remove(
 
 def retire(checkpoints: Path, written: str, keep: Keep) -> list[Path]:
     """Take the names off the checkpoints that go; gives the folders that are left to be removed."""
-    evaluations = checkpoints.parent / EVALUATIONS
+    run = checkpoints.parent
     names = [path.name for path in checkpoints.glob(FOLDER_PATTERN)]
-    going = names_to_remove(names, written, keep, values_of(evaluations), held_in(evaluations))
+    values = {record.checkpoint: record.value for record in read_records(run)}
+    going = names_to_remove(names, written, keep, values, held_in(run / EVALUATIONS))
     return [doom(checkpoints / name) for name in going]
 
 
@@ -80,21 +79,7 @@ def remove_all(doomed: Iterable[Path]) -> None:
 def discard(checkpoint: Path) -> None:
     """Remove a checkpoint that must not be continued from, with what was measured of it."""
     remove_all([doom(checkpoint)])
-    (checkpoint.parent.parent / EVALUATIONS / f"{checkpoint.name}.json").unlink(missing_ok=True)
-
-
-def values_of(evaluations: Path) -> dict[str, float]:
-    """`{checkpoint: value}`, larger is better, of those that `largede watch` has evaluated."""
-    values = {}
-    for path in sorted(evaluations.glob(f"{FOLDER_PATTERN}.json")):
-        try:
-            value = float(json.loads(path.read_text(encoding="utf-8"))["value"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            print(f"{path} cannot be read ({error}): run.keep_best does not count it", flush=True)
-            continue
-        if math.isfinite(value):
-            values[path.stem] = value
-    return values
+    record_path(checkpoint.parent.parent, checkpoint.name).unlink(missing_ok=True)
 
 
 def held_in(evaluations: Path) -> set[str]:

@@ -17,8 +17,8 @@ from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, write_text, writing_folder
-from largede.provenance import environment, hardware, installed_packages, local_changes, provenance
-from largede.run_files import FIGURES, PARTS, RUN
+from largede.runs.files import FIGURES, PARTS, RUN
+from largede.runs.provenance import environment, hardware, installed_packages, local_changes, provenance
 from largede.training.collectives import all_or_none, objects_of_ranks, rank, world_size
 from largede.training.export import TOKENIZER_FOLDER
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from largede.claims import SILENT_S, Claim, Holder, silence_s
 from largede.errors import LargedeError, NoRoomError, TrainingError
-from largede.run_files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
+from largede.runs.claims import SILENT_S, Claim, Holder, silence_s
+from largede.runs.files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
 
 LOOK_EVERY_S = 1.0

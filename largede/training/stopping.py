@@ -5,7 +5,7 @@ import signal
 from enum import IntEnum
 from typing import Any
 
-from largede.run_files import stop_reason
+from largede.runs.files import stop_reason
 from largede.training.collectives import group_device, max_over_ranks, rank
 from largede.training.run_life import EXIT_SAVED_ON_SIGNAL, RunLife
 

@@ -16,7 +16,7 @@ from largede.errors import CheckpointError, LargedeError, RecipeError, TrainingE
 from largede.files import writing
 from largede.models.build import load_tokenizer
 from largede.models.presets import PRESETS
-from largede.run_files import stop_reason
+from largede.runs.files import stop_reason
 from largede.streams.batches import PairBatches
 from largede.streams.chunks import Chunking
 from largede.streams.sources import Mixing, Source, open_sources

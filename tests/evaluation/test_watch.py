@@ -14,13 +14,13 @@ import pytest
 from beir_folder import write_collection
 from made_run import MadeEvaluations, make_checkpoint, make_run, say_state
 
-from largede.claims import Claim
 from largede.cli import main
 from largede.errors import CheckpointError, DataError, MachineError
 from largede.evaluation.checkpoint_evaluation import EXIT_HELD, EXIT_NO_CHECKPOINT, CheckpointJob, evaluate_checkpoint
-from largede.evaluation.evaluated import Evaluated, best_of, hold_path, read_records, steps_without_progress
 from largede.evaluation.watch import WatchSettings, watch
-from largede.run_files import STOP, TENSORBOARD
+from largede.runs.claims import Claim
+from largede.runs.evaluated import Evaluated, best_of, hold_path, read_records, steps_without_progress
+from largede.runs.files import STOP, TENSORBOARD
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,8 @@
 """Model cards: a header that parses, figures of the watch, where everything came from, and nothing that escapes."""
 
+import hashlib
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,19 @@ import yaml
 from largede.config.load import load_recipe, with_settings
 from largede.config.recipe import Recipe
 from largede.errors import DataError
+from largede.runs.evaluated import Evaluated
 from largede.training.checkpoint import CheckpointState
 from largede.training.model_card import model_card
 
-EVALUATION = {
-    "step": 40,
-    "checkpoint": "step-00000040",
-    "metric": "ndcg@10",
-    "value": 0.25,
-    "figures": {"med": {"dense": {"ndcg@10": 0.2, "mrr@10": 0.4}}, "cran|field": {"dense": {"ndcg@10": {"mean": 0.3}}}},
-}
+EVALUATED = Evaluated(
+    step=40,
+    checkpoint="step-00000040",
+    metric="ndcg@10",
+    value=0.25,
+    figures={"med": {"dense": {"ndcg@10": 0.2, "mrr@10": 0.4}}, "cran|field": {"dense": {"ndcg@10": 0.3}}},
+    fingerprint=hashlib.sha256(b"{}").hexdigest(),
+    time=0.0,
+)
 
 
 def card_of(tmp_path: Path, run: dict[str, Any] | None = None, **dotted: Any) -> str:
@@ -59,13 +63,13 @@ def test_the_header_names_libraries_and_the_model_it_began_with(tmp_path: Path) 
 
 
 def test_figures_stand_by_data_set(tmp_path: Path) -> None:
-    card = card_of(tmp_path, {"evaluations/step-00000040.json": EVALUATION})
-    assert "| med dense | ndcg@10 | 0.2000 |" in card and "| med dense | mrr@10 | 0.4000 |" in card
-    assert r"| cran\|field dense | ndcg@10 | 0.3000 |" in card
-    assert "| the figure the run was judged by | ndcg@10 | 0.2500 |" in card
+    card = card_of(tmp_path, {"evaluations/step-00000040.json": asdict(EVALUATED)})
+    assert "judges by ndcg@10, on average 0.2500" in card
+    assert "| data set | system | ndcg@10 | mrr@10 |\n|---|---|---|---|\n| med | dense | 0.2000 | 0.4000 |\n" in card
+    assert r"| cran\|field | dense | 0.3000 |  |" in card
     assert "## Figures" not in card_of(tmp_path / "unwatched")
-    of_another = {"evaluations/step-00000040.json": {**EVALUATION, "fingerprint": "of the same step before a rewind"}}
-    assert "## Figures" not in card_of(tmp_path / "trained again", of_another)
+    of_another = asdict(replace(EVALUATED, fingerprint="of the same step before a rewind"))
+    assert "## Figures" not in card_of(tmp_path / "again", {"evaluations/step-00000040.json": of_another})
 
 
 def test_it_says_what_it_was_made_from_and_with(tmp_path: Path) -> None:
@@ -103,8 +107,8 @@ def test_secrets_in_addresses_are_left_out(place: str, shown: str, tmp_path: Pat
 
 
 def test_a_damaged_file_of_the_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"step-00000040.json cannot be read"):
-        card_of(tmp_path, {"evaluations/step-00000040.json": "{"})
+    with pytest.raises(DataError, match=r"run.json cannot be read"):
+        card_of(tmp_path, {"run.json": "{"})
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Which checkpoints stay."""
 
-import json
 import os
 import time
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
+from largede.runs.evaluated import Evaluated, write_record
 from largede.training.retention import Keep, clear_leftovers, discard, names_to_remove, remove_all, retire, step_of
 
 STEPS = st.lists(st.integers(1, 60), unique=True, min_size=1)
@@ -47,7 +47,7 @@ def made_run(folder: Path, steps: list[int], values: dict[int, float]) -> Path:
         (checkpoints / name_of(step)).mkdir(parents=True)
         (checkpoints / name_of(step) / "state.json").write_text(str(step))
     for step, value in values.items():
-        (folder / "evaluations" / f"{name_of(step)}.json").write_text(json.dumps({"step": step, "value": value}))
+        write_record(folder, Evaluated(step, name_of(step), "ndcg@10", value, {}, "", 0.0))
     return checkpoints
 
 

@@ -11,12 +11,12 @@ from made_world import MadeWorld
 from ranks import run_on_ranks
 from test_trainer import recipe_for
 
-from largede import claims
-from largede.claims import Claim
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, TrainingError
 from largede.files import write_json
-from largede.run_files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
+from largede.runs import claims
+from largede.runs.claims import Claim
+from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
 from largede.training.run_folder import write_part
 from largede.training.run_life import RunLife, how_it_ended
 from largede.training.trainer import Trainer
@@ -207,7 +207,7 @@ def test_a_run_of_another_machine_that_died_is_taken_over_and_a_living_one_is_no
 
 
 def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from largede.provenance import environment, provenance
+    from largede.runs.provenance import environment, provenance
 
     monkeypatch.setenv("NCCL_SOCKET_IFNAME", "eth0")
     secret = "-".join(["hunter", "22"])  # not whole in this file: changes of it are kept too
@@ -229,7 +229,7 @@ def test_a_state_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
-    from largede.redact import hide_secrets
+    from largede.runs.redact import hide_secrets
 
     value = "".join(["pa55", "word9x"])
     for text in (

@@ -14,9 +14,9 @@ from typing import Any
 
 from largede.durations import duration
 from largede.errors import LargedeError
-from largede.evaluation.evaluated import best_of, read_records
+from largede.runs.evaluated import best_of, read_records
 from largede.files import read_json_object
-from largede.run_files import CHECKPOINTS, FIGURES, RUN, STATE, RunState, life_of, read_run_state
+from largede.runs.files import CHECKPOINTS, FIGURES, RUN, STATE, RunState, life_of, read_run_state
 
 TAIL_BYTES = 65_536
 

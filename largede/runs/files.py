@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from largede.claims import is_held
+from largede.runs.claims import is_held
 from largede.errors import DataError
 from largede.files import read_json_object, write_json
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from largede.files import write_json
-from largede.run_files import BEST, EVALUATIONS
+from largede.runs.files import BEST, EVALUATIONS
 
 RECORDS = "step-????????.json"
 # In the folder of an evaluation:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from largede.evaluation.checkpoint_evaluation import CheckpointJob, fingerprint_of_checkpoint
-from largede.evaluation.evaluated import Evaluated, write_record
 from largede.files import write_json
-from largede.run_files import RunState, write_run_state
+from largede.runs.evaluated import Evaluated, write_record
+from largede.runs.files import RunState, write_run_state
 
 
 def make_run(folder: Path, steps: int = 100, **facts: Any) -> Path:

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import largede
-from largede.redact import hide_secrets, is_secret_name
+from largede.runs.redact import hide_secrets, is_secret_name
 
 _PACKAGES = (
     "torch",

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from largede import claims
-from largede.claims import UNKNOWN, Claim, Holder, holder_of, is_held
+from largede.runs import claims
+from largede.runs.claims import UNKNOWN, Claim, Holder, holder_of, is_held
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from largede.claims import Claim
+from largede.runs.claims import Claim
 claim = Claim(Path(sys.argv[1]))
 print("busy" if claim.take() else "mine", flush=True)
 time.sleep(60)
