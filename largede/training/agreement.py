@@ -12,7 +12,8 @@ from largede.errors import CheckpointError, RecipeError, TrainingError
 from largede.files import fingerprint_of
 from largede.models.presets import PRESETS
 from largede.runs.provenance import library_versions
-from largede.training.checkpoint import FOLDER_PATTERN, CheckpointState, OtherFormatError, read_state, recipe_of
+from largede.training.checkpoints.retention import FOLDER_PATTERN
+from largede.training.checkpoints.state import CheckpointState, OtherFormatError, read_state, recipe_of
 from largede.training.collectives import all_or_none, objects_of_ranks
 
 LONGEST_SHOWN = 60

@@ -20,9 +20,9 @@ from largede.errors import MachineError, ModelError
 from largede.streams.chunks import TokenRows
 from largede.streams.tokenise import RankBatch
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.checkpoint import client_optimizer
 from largede.training.collectives import rank, world_size
 from largede.training.gradcache import GradCacheStep
+from largede.training.optimizers import client_optimizer
 from largede.training.plan import Machine, predict
 
 T = TypeVar("T")

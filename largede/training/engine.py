@@ -14,9 +14,9 @@ from largede.launched import translate_openmpi
 from largede.models.build import prepare_libraries
 from largede.models.dual_encoder import DualEncoder
 from largede.processors import processors
-from largede.training.activity import LONG_PHASE_FACTOR
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.deepspeed_settings import checked_settings
+from largede.training.liveness.activity import LONG_PHASE_FACTOR
 from largede.training.optimizers import build_optimizer
 from largede.training.slices import flat_groups
 

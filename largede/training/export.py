@@ -24,14 +24,8 @@ from largede.models.folder import (
     write_model_folder,
     written_bytes,
 )
-from largede.training.checkpoint import (
-    CheckpointState,
-    CheckpointWeights,
-    SliceReader,
-    recipe_of,
-    sound_checkpoints,
-    sound_state,
-)
+from largede.training.checkpoints.read import CheckpointWeights, SliceReader
+from largede.training.checkpoints.state import CheckpointState, recipe_of, sound_checkpoints, sound_state
 from largede.training.model_card import model_card
 
 TOKENIZER_FOLDER = "tokenizer"

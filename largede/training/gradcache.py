@@ -24,8 +24,8 @@ from largede.errors import TrainingError
 from largede.models.dual_encoder import SIDES, Side
 from largede.streams.chunks import Chunk, Chunking, TokenRows, make_chunks, make_packed_chunks
 from largede.streams.tokenise import RankBatch
-from largede.training.activity import pulse
 from largede.training.collectives import max_over_ranks, objects_of_ranks, world_size
+from largede.training.liveness.activity import pulse
 from largede.training.scoring import BatchKeys, BatchScore, score_batch
 from largede.training.slices import gradient_of_step
 

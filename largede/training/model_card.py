@@ -19,7 +19,7 @@ from largede.files import read_json_object, sha256_file
 from largede.models.presets import PRESETS
 from largede.runs.evaluated import Evaluated, read_record, record_path
 from largede.runs.files import RUN
-from largede.training.checkpoint import STATE_FILE, CheckpointState, recipe_of
+from largede.training.checkpoints.state import STATE_FILE, CheckpointState, recipe_of
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 MARKDOWN = re.compile(r"([\\`*_\[\]!|~])")

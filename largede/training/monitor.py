@@ -18,7 +18,7 @@ from largede.training.board import introduce
 from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
 from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
-from largede.training.lag import Lag
+from largede.training.liveness.lag import Lag
 from largede.training.spread import Spread
 
 NONE = SourceCounts(0, 0, 0)

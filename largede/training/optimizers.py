@@ -1,5 +1,7 @@
 """The optimizer of a recipe: which parameters it trains, at which multiple of the rate, and its rate at each step."""
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -57,3 +59,8 @@ def _names_of(model: nn.Module) -> dict[int, list[str]]:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
     return names
+
+
+def client_optimizer(engine: Any) -> torch.optim.Optimizer:
+    """The optimizer we gave to DeepSpeed, below its wrapper."""
+    return getattr(engine.optimizer, "optimizer", engine.optimizer)

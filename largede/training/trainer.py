@@ -21,7 +21,6 @@ from largede.streams.batches import PairBatches
 from largede.streams.chunks import Chunking
 from largede.streams.sources import Mixing, Source, open_sources
 from largede.streams.tokenise import PairTokeniser, RankBatch
-from largede.training.activity import LOADING, READING, activity, phase
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
     fingerprint_of_tokenizer,
@@ -30,30 +29,26 @@ from largede.training.agreement import (
     refuse_run_of_others,
     tokenizer_of,
 )
-from largede.training.checkpoint import (
-    StreamPlace,
-    client_optimizer,
-    load_checkpoint,
-    sound_checkpoints,
-    sound_state,
-)
+from largede.training.checkpoints.background import CheckpointSaver
+from largede.training.checkpoints.load import load_checkpoint
+from largede.training.checkpoints.retention import FOLDER_PATTERN, clear_leftovers, discard
+from largede.training.checkpoints.state import StreamPlace, sound_checkpoints, sound_state
 from largede.training.collectives import all_or_none, on_rank_0, rank, world_size
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import group_timeout, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
-from largede.training.lag import Lag
+from largede.training.liveness.activity import LOADING, READING, activity, phase
+from largede.training.liveness.lag import Lag
+from largede.training.liveness.watchdog import end_watch, start_watch
 from largede.training.monitor import Monitor
-from largede.training.optimizers import set_learning_rate
-from largede.training.retention import FOLDER_PATTERN, clear_leftovers, discard
+from largede.training.optimizers import client_optimizer, set_learning_rate
 from largede.training.run_folder import open_run_folder
 from largede.training.run_life import EXIT_SAVED_ON_SIGNAL, RunLife, folder_lost
-from largede.training.saving import CheckpointSaver
 from largede.training.schedule import learning_rate
 from largede.training.spread import spread_over_ranks
 from largede.training.stopping import Stop, StopRequest, leave_at_once_on_signal
-from largede.training.watchdog import end_watch, start_watch
 
 
 def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: bool = False) -> Path:

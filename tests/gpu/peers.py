@@ -45,9 +45,9 @@ from largede.config.recipe import Recipe
 from largede.models.build import build_dual_encoder
 from largede.models.presets import PRESETS
 from largede.streams.tokenise import RankBatch
-from largede.training.checkpoint import client_optimizer
 from largede.training.engine import build_engine, join_ranks, leave_ranks
 from largede.training.gradcache import GradCacheStep
+from largede.training.optimizers import client_optimizer
 
 PAIRS_COMPARED = 32
 """Pairs in the batch whose loss and gradients are compared."""

@@ -20,9 +20,9 @@ def gradients(folder: Path, config: dict[str, Any], **dotted: Any) -> tuple[floa
     from recording import Recording
 
     from largede.config.load import with_settings
-    from largede.training.checkpoint import client_optimizer
     from largede.training.construct import build_filled_engine
     from largede.training.gradcache import GradCacheStep
+    from largede.training.optimizers import client_optimizer
 
     path = folder / "ds.json"
     path.write_text(json.dumps({"zero_optimization": ZERO3, **config}))

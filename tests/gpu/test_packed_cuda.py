@@ -89,9 +89,9 @@ def test_the_whole_step_packed_equals_padded(tmp_path: Path) -> None:
     from recording import Recording
 
     from largede.models.build import build_dual_encoder
-    from largede.training.checkpoint import client_optimizer
     from largede.training.engine import build_engine
     from largede.training.gradcache import GradCacheStep
+    from largede.training.optimizers import client_optimizer
 
     def step(**dotted: Any) -> tuple[float, dict[str, Tensor]]:
         recipe = small_recipe(tmp_path, 3, batch__chunk_tokens=256, **dotted)

@@ -4,9 +4,9 @@ import time
 
 import torch
 
-from largede.training.activity import activity
-from largede.training.calls import calls_on_gpu, watch_collectives
-from largede.training.stream_times import StreamTimes, stream_times
+from largede.training.liveness.activity import activity
+from largede.training.liveness.calls import calls_on_gpu, watch_collectives
+from largede.training.liveness.stream_times import StreamTimes, stream_times
 
 
 def test_what_is_enqueued_is_measured_by_the_stream() -> None:

@@ -12,11 +12,11 @@ from largede.models.build import build_structure
 from largede.models.dual_encoder import SIDES
 from largede.streams.chunks import TokenRows
 from largede.streams.tokenise import RankBatch
-from largede.training.checkpoint import client_optimizer
 from largede.training.construct import fill_engine, first_weights, sharding
 from largede.training.dry_run import largest_batch
 from largede.training.engine import build_engine
 from largede.training.gradcache import GradCacheStep
+from largede.training.optimizers import client_optimizer
 
 Peaks = dict[str, dict[str, int]]
 

@@ -12,7 +12,7 @@ from largede.models.dual_encoder import DualEncoder
 from largede.models.folder import FolderSettings, write_model_folder
 from largede.streams.chunks import TokenRows, pad_rows
 from largede.streams.tokenise import RankBatch
-from largede.training.checkpoint import client_optimizer
+from largede.training.optimizers import client_optimizer
 from largede.training.slices import flat_groups
 
 

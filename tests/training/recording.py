@@ -11,9 +11,9 @@ from torch import Tensor
 from largede.config.recipe import Recipe
 from largede.models.build import build_dual_encoder
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.checkpoint import client_optimizer
 from largede.training.engine import build_engine
 from largede.training.gradcache import GradCacheStep
+from largede.training.optimizers import client_optimizer
 
 
 class Recording(ZeroAdafactor):

@@ -33,8 +33,7 @@ from largede.errors import RecipeError, TrainingError
 from largede.models.build import build_structure
 from largede.training import adafactor as adafactor_module
 from largede.training.adafactor import Moments, PlainAdafactor, ZeroAdafactor
-from largede.training.checkpoint import client_optimizer
-from largede.training.optimizers import build_optimizer, parameter_groups, set_learning_rate
+from largede.training.optimizers import build_optimizer, client_optimizer, parameter_groups, set_learning_rate
 from largede.training.slices import FlatGroup, ParameterSlice, flat_groups
 
 RATE = 0.02

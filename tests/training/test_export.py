@@ -24,7 +24,9 @@ from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import SIDES
 from largede.models.folder import load_text_encoder
 from largede.training import export
-from largede.training.checkpoint import SliceReader, StreamPlace, read_state, recipe_of, save_checkpoint
+from largede.training.checkpoints.read import SliceReader
+from largede.training.checkpoints.state import StreamPlace, read_state, recipe_of
+from largede.training.checkpoints.write import save_checkpoint
 from largede.training.construct import build_filled_engine
 from largede.training.export import export_checkpoint
 

@@ -13,7 +13,7 @@ from made_world import MadeWorld
 from ranks import run_on_ranks
 
 from largede.config.recipe import Recipe
-from largede.training.activity import activity
+from largede.training.liveness.activity import activity
 from largede.training.trainer import Trainer
 
 FILE_EVENTS = frozenset(

@@ -20,7 +20,7 @@ from largede.streams import chunks
 from largede.streams.sources import Mixing, fingerprint_of_sources, open_sources, order_of_sources
 from largede.streams.tokenise import PairTokeniser
 from largede.training.agreement import refuse_other_run
-from largede.training.checkpoint import read_state
+from largede.training.checkpoints.state import read_state
 from largede.training.trainer import Trainer
 
 Figures = list[dict[str, float]]

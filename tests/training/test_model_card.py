@@ -13,7 +13,7 @@ from largede.config.load import load_recipe, with_settings
 from largede.config.recipe import Recipe
 from largede.errors import DataError
 from largede.runs.evaluated import Evaluated
-from largede.training.checkpoint import CheckpointState
+from largede.training.checkpoints.state import CheckpointState
 from largede.training.model_card import model_card
 
 EVALUATED = Evaluated(

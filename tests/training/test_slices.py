@@ -19,9 +19,9 @@ from largede.config.recipe import Recipe
 from largede.files import write_json
 from largede.models.build import build_dual_encoder
 from largede.training import gradcache
-from largede.training.checkpoint import client_optimizer
 from largede.training.engine import build_engine
 from largede.training.gradcache import GradCacheStep
+from largede.training.optimizers import client_optimizer
 from largede.training.slices import flat_groups, spread_master_weights
 
 OFFLOADED = {"offload_optimizer": {"device": "cpu", "pin_memory": False}}

@@ -23,7 +23,8 @@ from largede.errors import CheckpointError, MachineError, RecipeError, TrainingE
 from largede.training import agreement
 from largede.training import checkpoint as checkpoint_module
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.checkpoint import SliceReader, read_state
+from largede.training.checkpoints.read import SliceReader
+from largede.training.checkpoints.state import read_state
 from largede.training.run_life import EXIT_SAVED_ON_SIGNAL
 from largede.training.trainer import Trainer
 

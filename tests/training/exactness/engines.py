@@ -17,8 +17,8 @@ from largede.files import write_json
 from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import DualEncoder
 from largede.models.presets import PRESETS, T5Shape
-from largede.training.checkpoint import client_optimizer
 from largede.training.engine import build_engine
+from largede.training.optimizers import client_optimizer
 from largede.training.slices import ParameterSlice, flat_groups
 
 Precision = Literal["float32", "bf16", "autocast"]

@@ -2,7 +2,7 @@
 
 Run as a program, it kills many times and prints what each kill hit:
 
-    python tests/training/killing.py --kills 20 --out FOLDER
+    python tests/training/checkpoints/killing.py --kills 20 --out FOLDER
 """
 
 import argparse
@@ -28,7 +28,7 @@ from made_world import MadeWorld, make_world
 
 from largede.config.recipe import Recipe
 from largede.files import sha256_file
-from largede.training.checkpoint import read_state
+from largede.training.checkpoints.state import read_state
 
 WORLD = 2
 MAIN = ("starting", "loading", "stepping", "saving", "publishing", "ending", "exporting")
@@ -75,7 +75,7 @@ def preload() -> None:
 
 def note_phases(board: Board, rank: int) -> None:
     """Have this process write down what it is doing."""
-    from largede.training import saving
+    from largede.training.checkpoints import background as saving
     from largede.training.trainer import Trainer
 
     def noted(owner: Any, name: str, during: int, after: int, field: int = 0) -> None:

@@ -23,9 +23,9 @@ from batches_for_tests import small_recipe
 
 from largede.config.recipe import GuardConfig, Recipe
 from largede.training import trainer as trainer_module
-from largede.training.activity import SAVING, STEPPING, activity, phase
+from largede.training.liveness.activity import SAVING, STEPPING, activity, phase
+from largede.training.liveness.watchdog import end_watch, pulse, start_watch
 from largede.training.trainer import Trainer, train
-from largede.training.watchdog import end_watch, pulse, start_watch
 
 WORLD = 3
 HANG_AFTER_S = 6.0

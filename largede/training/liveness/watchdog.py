@@ -1,12 +1,12 @@
 """Notices that a run hangs, writes down what every rank was doing, and names the one that holds the others up.
 
-A thread of every rank writes a heartbeat into the run folder (`training.heartbeat`) and looks at its own rank. When
+A thread of every rank writes a heartbeat into the run folder (`liveness.heartbeat`) and looks at its own rank. When
 that has made no progress for longer than its phase allows, the thread looks at the others' heartbeats. Only when none
 of them makes progress either, the run hangs: one rank that saves for an hour, pulsing, holds nobody up. Then
 
 - the lowest rank that still beats (the reporter) opens `RUN/hangs/TIME-step-N/` and names it in its heartbeat;
 - every rank that can writes `rank-00000.txt` there: what it was doing, and the Python stacks of all its threads;
-- the reporter writes and prints the verdict (`training.hang`);
+- the reporter writes and prints the verdict (`liveness.hang`);
 - with guard.on_hang "stop" every rank ends its process at once with status `EXIT_HUNG`, since a collective cannot be
   left otherwise.
 
@@ -29,10 +29,10 @@ from pathlib import Path
 from typing import IO
 
 from largede.config.recipe import GuardConfig
-from largede.training.activity import LONG_PHASE_FACTOR, LONG_PHASES, Activity, activity, phase, pulse
-from largede.training.calls import calls_on_gpu, watch_collectives
-from largede.training.hang import Account, verdict
-from largede.training.heartbeat import (
+from largede.training.liveness.activity import LONG_PHASE_FACTOR, LONG_PHASES, Activity, activity, phase, pulse
+from largede.training.liveness.calls import calls_on_gpu, watch_collectives
+from largede.training.liveness.hang import Account, verdict
+from largede.training.liveness.heartbeat import (
     HeartbeatTable,
     Seen,
     heartbeat_of,

@@ -15,10 +15,11 @@ from typing import Any
 
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, NoRoomError
-from largede.training.activity import SAVING, phase
-from largede.training.checkpoint import (
-    CheckpointState,
-    StreamPlace,
+from largede.training.checkpoints.host_copy import HostBlock
+from largede.training.checkpoints.retention import keep_of, remove_all
+from largede.training.checkpoints.state import CheckpointState, StreamPlace
+from largede.training.checkpoints.tensor_file import TensorFile
+from largede.training.checkpoints.write import (
     Written,
     begin_folder,
     files_of_rank,
@@ -29,9 +30,7 @@ from largede.training.checkpoint import (
     write_files,
 )
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
-from largede.training.host_copy import HostBlock
-from largede.training.retention import keep_of, remove_all
-from largede.training.tensor_file import TensorFile
+from largede.training.liveness.activity import SAVING, phase
 
 WRITER_NICENESS = 10
 """The thread that writes gives way to those that train."""

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from largede.training import tensor_file
-from largede.training.host_copy import HostBlock
-from largede.training.tensor_file import TensorFile, write_tensor_file
+from largede.training.checkpoints import tensor_file
+from largede.training.checkpoints.host_copy import HostBlock
+from largede.training.checkpoints.tensor_file import TensorFile, write_tensor_file
 
 
 def made_tensors() -> dict[str, torch.Tensor]:

@@ -13,7 +13,8 @@ from made_world import MadeWorld
 from ranks import run_on_ranks
 
 from largede.config.recipe import Recipe
-from largede.training.checkpoint import SliceReader, read_state
+from largede.training.checkpoints.read import SliceReader
+from largede.training.checkpoints.state import read_state
 
 END = 10
 ADAFACTOR, ADAMW = Place("adafactor", 2, 3), Place("adamw", 2, 2)

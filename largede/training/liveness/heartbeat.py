@@ -12,7 +12,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from largede.training.activity import Activity
+from largede.training.liveness.activity import Activity
 
 
 def heartbeat_path(folder: Path, rank: int) -> Path:

@@ -1,6 +1,6 @@
 """How much longer a step takes that saves, and how long its neighbours take while a thread writes.
 
-    python tests/training/measure_saving.py --out FOLDER [--world 2] [--layers 8] [--rows 16] [--saves 5]
+    python tests/training/checkpoints/measure_saving.py --out FOLDER [--world 2] [--layers 8] [--rows 16] [--saves 5]
 
 Prints medians over several saves, with the run waiting for the disk and with a thread that writes: seconds by the
 clock, and of the processor in the main thread, which tell something on a machine that is busy with other things too.
@@ -21,11 +21,11 @@ from ranks import run_on_ranks
 from largede.config.load import with_settings
 from largede.config.recipe import Recipe
 from largede.files import write_json
-from largede.training.checkpoint import StreamPlace, client_optimizer
+from largede.training.checkpoints.background import CheckpointSaver
+from largede.training.checkpoints.state import StreamPlace
 from largede.training.construct import build_filled_engine
 from largede.training.gradcache import GradCacheStep
-from largede.training.optimizers import set_learning_rate
-from largede.training.saving import CheckpointSaver
+from largede.training.optimizers import client_optimizer, set_learning_rate
 
 WARM_UP = 1
 BETWEEN = 5

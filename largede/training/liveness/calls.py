@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch.distributed import ProcessGroup
 
-from largede.training.activity import Call, activity
-from largede.training.stream_times import stream_times
+from largede.training.liveness.activity import Call, activity
+from largede.training.liveness.stream_times import stream_times
 
 COLLECTIVES = {
     "allreduce": "all_reduce",

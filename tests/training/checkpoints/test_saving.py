@@ -16,9 +16,10 @@ from ranks import run_on_ranks
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, MachineError
 from largede.files import sha256_file
-from largede.training import saving
-from largede.training.checkpoint import StreamPlace, read_state, save_checkpoint, sound_checkpoints
-from largede.training.saving import CheckpointSaver
+from largede.training.checkpoints import background as saving
+from largede.training.checkpoints.background import CheckpointSaver
+from largede.training.checkpoints.state import StreamPlace, read_state, sound_checkpoints
+from largede.training.checkpoints.write import save_checkpoint
 
 NOWHERE = StreamPlace("none")
 KINDS: dict[str, tuple[int, dict[str, Any]]] = {

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from largede.errors import MachineError
-from largede.training.tensor_file import TensorFile
+from largede.training.checkpoints.tensor_file import TensorFile
 
 ALIGNMENT = 64
 

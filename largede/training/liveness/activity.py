@@ -1,7 +1,7 @@
 """What this rank is doing, and where its time goes.
 
 One `Activity` belongs to the process: its step, its phase, the collective it is in and the samples of its batch. The
-trainer and `training.calls` write it; the watchdog reads it from its own thread; `training.lag` reads its seconds.
+trainer and `liveness.calls` write it; the watchdog reads it from its own thread; `liveness.lag` reads its seconds.
 """
 
 import contextlib

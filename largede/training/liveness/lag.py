@@ -3,7 +3,7 @@
 With collectives that wait for everybody all steps take equally long on all ranks; a slow rank shows by its own work:
 it waits least. Seconds come from `Activity`, which books every moment of the step's threads on a phase or, inside
 a collective, on "collectives". On a GPU collectives are enqueued and return at once, so there the seconds in them are
-taken by events on the streams they are enqueued to (`training.stream_times`); collectives that overlap with computing
+taken by events on the streams they are enqueued to (`liveness.stream_times`); collectives that overlap with computing
 count too, so work is then a lower bound.
 """
 
@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from largede.training.activity import COLLECTIVES, READING, SAVING, activity
 from largede.training.collectives import objects_of_ranks, rank
-from largede.training.heartbeat import this_place, write_news
-from largede.training.stream_times import stream_times
+from largede.training.liveness.activity import COLLECTIVES, READING, SAVING, activity
+from largede.training.liveness.heartbeat import this_place, write_news
+from largede.training.liveness.stream_times import stream_times
 
 PARTS = ("work", "collectives", "data", "saving")
 LEAST_LAG_S = 0.02

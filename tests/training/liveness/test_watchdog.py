@@ -12,8 +12,8 @@ from made_world import MadeWorld
 
 from largede.config.recipe import GuardConfig
 from largede.training.engine import UNWATCHED_TIMEOUT, group_timeout
-from largede.training.hang import named
-from largede.training.watchdog import EXIT_HUNG
+from largede.training.liveness.hang import named
+from largede.training.liveness.watchdog import EXIT_HUNG
 
 RANKS_FILE = Path(__file__).with_name("hanging_ranks.py")
 

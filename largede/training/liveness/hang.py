@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from largede.training.heartbeat import Heartbeat
+from largede.training.liveness.heartbeat import Heartbeat
 
 
 @dataclass(frozen=True)

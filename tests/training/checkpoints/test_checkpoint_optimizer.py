@@ -20,7 +20,9 @@ from test_adafactor import FACTORS, OFFLOADED, worst_difference
 
 from largede.errors import CheckpointError
 from largede.training.adafactor import PlainAdafactor
-from largede.training.checkpoint import StreamPlace, load_checkpoint, read_state, save_checkpoint
+from largede.training.checkpoints.load import load_checkpoint
+from largede.training.checkpoints.state import StreamPlace, read_state
+from largede.training.checkpoints.write import save_checkpoint
 from largede.training.optimizers import parameter_groups, set_learning_rate
 
 SAVED_AT, END = 4, 8

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from largede.runs.evaluated import Evaluated, write_record
-from largede.training.retention import Keep, clear_leftovers, discard, names_to_remove, remove_all, retire, step_of
+from largede.training.checkpoints.retention import (
+    Keep,
+    clear_leftovers,
+    discard,
+    names_to_remove,
+    remove_all,
+    retire,
+    step_of,
+)
 
 STEPS = st.lists(st.integers(1, 60), unique=True, min_size=1)
 KEEPS = st.builds(Keep, st.integers(1, 5), st.none() | st.integers(1, 20), st.integers(0, 4))

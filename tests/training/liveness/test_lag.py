@@ -9,10 +9,10 @@ import pytest
 import torch.distributed as dist
 from ranks import run_on_ranks
 
-from largede.training.activity import READING, SAVING, activity, phase
-from largede.training.calls import watch_collectives
 from largede.training.collectives import all_or_none, any_over_ranks, group_device
-from largede.training.lag import Lag, RankTimes, slowest, spread_of_times
+from largede.training.liveness.activity import READING, SAVING, activity, phase
+from largede.training.liveness.calls import watch_collectives
+from largede.training.liveness.lag import Lag, RankTimes, slowest, spread_of_times
 
 WORK_S, SLOW_S, READ_S, SAVE_S = 0.05, 0.25, 0.1, 0.15
 

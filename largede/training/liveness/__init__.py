@@ -1,0 +1,1 @@
+"""What every rank is doing, how long it takes, and which one the others wait for."""
