@@ -360,9 +360,9 @@ class GuardConfig:
         "twelve times as long. Empty: no watch, and the process group gives up after an hour.",
     )
     on_hang: Literal["report", "stop"] = setting(
-        "report",
-        "report: name who hangs and go on waiting; stop: then end all ranks with status 76; the same command given "
-        "again continues from the last checkpoint.",
+        "stop",
+        "stop: name who hangs, then end all ranks with status 76; the same command given again continues from the last "
+        "checkpoint; report: name who hangs and go on waiting.",
     )
     lag_factor: float | None = setting(
         1.5, "Remark a rank whose steps take this many times the median rank's own work for long; empty: never."

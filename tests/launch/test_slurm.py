@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,8 +11,6 @@ import pytest
 from beir_folder import write_collection
 from made_slurm import MadeSlurm
 from small_run import ENDS_WITHIN_S, ROOT, TRAINS_WITHIN_S, SmallRun, losses, steps_done, wait_until
-
-from largede.cli import VERBS
 
 pytestmark = pytest.mark.cluster("munged", "slurmctld", "slurmd", "sbatch", "srun")
 
@@ -45,12 +44,17 @@ class Job:
         assert self.slurm.state(self.number) == "RUNNING", f"it ended before step {step}:\n{self.story()}"
 
     def starts_at_once(self) -> None:
-        """Slurm lets a job that was put back wait for two minutes, until its credentials of before have expired."""
+        """Slurm lets a job that was put back wait for two minutes, until its credentials of before have expired.
+
+        The new ones must be of a later second than the end of the old ones, or the node takes them for those.
+        """
         self.comes_to("PENDING")
+        time.sleep(2.0)
         self.slurm.ask("scontrol", "update", f"JobId={self.number}", "StartTime=now")
 
-    def comes_to(self, *states: str, within_s: float = ENDS_WITHIN_S) -> None:
-        wait_until(lambda: self.slurm.state(self.number) in states, within_s, self.story)
+    def comes_to(self, state: str, within_s: float = ENDS_WITHIN_S) -> None:
+        wait_until(lambda: self.slurm.state(self.number) in (state, "FAILED"), within_s, self.story)
+        assert self.slurm.state(self.number) == state, self.story()
 
 
 def submit(slurm: MadeSlurm, small: SmallRun, *words: str) -> str:
@@ -96,6 +100,27 @@ def test_a_job_saves_and_runs_again_when_preempted_and_when_its_time_is_up(
     assert (job.out / "model" / "modules.json").is_file()
 
 
+def test_a_job_whose_rank_was_killed_runs_again_if_it_had_come_further(
+    slurm: MadeSlurm, small_run: SmallRun, uninterrupted: list[float], tmp_path: Path
+) -> None:
+    job = Job(slurm, small_run, tmp_path / "run")
+    job.comes_to_step(6)
+    kill_a_rank(job.out)
+    wait_until(lambda: "into the queue again" in job.said(), ENDS_WITHIN_S, job.story)
+    assert "largede: the ranks ended with status 137" in job.said(), job.story()
+    job.starts_at_once()
+    job.comes_to("RUNNING")
+    wait_until(lambda: job.said().count("training smoke") == 2, TRAINS_WITHIN_S, job.story)
+    kill_a_rank(job.out)
+    job.comes_to("FAILED", within_s=TRAINS_WITHIN_S)
+    assert times_run_again(slurm, job) == 1
+
+
+def kill_a_rank(out: Path) -> None:
+    """With SIGKILL, the one that was started last."""
+    subprocess.run(["pkill", "-KILL", "--newest", "-f", f"python -m largede.cli train .*{out}/"], check=True)
+
+
 def test_a_cancelled_job_stays_cancelled(slurm: MadeSlurm, small_run: SmallRun, tmp_path: Path) -> None:
     job = Job(slurm, small_run, tmp_path / "run")
     job.comes_to_step(1)
@@ -107,8 +132,6 @@ def test_a_cancelled_job_stays_cancelled(slurm: MadeSlurm, small_run: SmallRun, 
 def test_an_array_evaluates_every_checkpoint_once(
     slurm: MadeSlurm, small_run: SmallRun, uninterrupted: list[float], tmp_path: Path
 ) -> None:
-    if "watch" not in {verb.name for verb in VERBS}:
-        pytest.skip("needs the verb `largede watch`")
     run = small_run.undisturbed / "train"
     collection = write_collection(tmp_path / "collection")
     words = [

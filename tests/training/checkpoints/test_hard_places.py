@@ -19,6 +19,7 @@ from largede.config.recipe import Recipe
 from largede.errors import LargedeError
 from largede.files import write_json
 from largede.training.export import export_checkpoint
+from largede.training.liveness.watchdog import end_watch
 from largede.training.trainer import Trainer
 
 
@@ -44,6 +45,7 @@ def trained(recipe: Recipe) -> list[str]:
         trainer.run()
     finally:
         trainer.engine.destroy()
+        end_watch()  # which keeps files open
     return lines
 
 
@@ -101,6 +103,7 @@ def run_on_a_full_disk(world: MadeWorld, folder: Path, disk: Path, when: str) ->
     except LargedeError as error:
         said = f"{type(error).__name__}: {error}"
     trainer.engine.destroy()
+    end_watch()
     (disk / "ballast").unlink(missing_ok=True)
     figures = (disk / when / "figures.jsonl").read_text(encoding="utf-8").splitlines()
     return {

@@ -40,7 +40,7 @@ class Group:
 def groups(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Group]:
     folder = tmp_path_factory.mktemp("hangs")
     data = {"model__tokenizer": str(world.vocabulary), "data__shards": str(world.shards)}
-    root = RANKS_FILE.parents[2]
+    root = RANKS_FILE.parents[3]
     paths = os.pathsep.join(map(str, (root, root / "tests", root / "tests" / "training")))
     subprocess.run(
         [sys.executable, str(RANKS_FILE), str(folder), json.dumps(data)],
