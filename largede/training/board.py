@@ -31,6 +31,8 @@ LAYOUT: dict[str, dict[str, list[str]]] = {
         "pairs per second": ["speed/pairs_per_s"],
         "waiting for data and padding, percent": [r"data/(waiting|padding)_percent"],
         "peak memory of all ranks, GiB": ["memory/peak_gib_all_ranks"],
+        "a rank's own work, seconds per step": [r"ranks/work_s_.*"],
+        "a rank's waiting in collectives, seconds per step": [r"ranks/collectives_s_.*"],
     },
 }
 
