@@ -1,7 +1,6 @@
 """The training loop: next batch, step, optimizer, log, save."""
 
 import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -12,22 +11,14 @@ import torch
 
 from largede.config.recipe import Recipe
 from largede.durations import duration
-from largede.errors import CheckpointError, LargedeError, RecipeError, TrainingError
+from largede.errors import CheckpointError, LargedeError, TrainingError
 from largede.files import writing
-from largede.models.build import load_tokenizer
-from largede.models.presets import PRESETS
 from largede.runs.files import stop_reason
-from largede.streams.batches import PairBatches
-from largede.streams.chunks import Chunking
-from largede.streams.sources import Mixing, Source, open_sources
-from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.adafactor import update_by_kind
 from largede.training.agreement import (
-    fingerprint_of_tokenizer,
     refuse_disagreement,
     refuse_other_run,
     refuse_run_of_others,
-    tokenizer_of,
 )
 from largede.training.checkpoints.background import CheckpointSaver
 from largede.training.checkpoints.load import load_checkpoint
@@ -37,9 +28,10 @@ from largede.training.collectives import all_or_none, on_rank_0, rank, world_siz
 from largede.training.construct import build_filled_engine
 from largede.training.dry_run import dry_run, naming_the_plan
 from largede.training.engine import group_timeout, join_ranks, leave_ranks
+from largede.training.feed import Feed
 from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
-from largede.training.liveness.activity import LOADING, READING, activity, phase
+from largede.training.liveness.activity import LOADING, activity, phase
 from largede.training.liveness.lag import Lag
 from largede.training.liveness.watchdog import end_watch, start_watch
 from largede.training.monitor import Monitor
@@ -86,32 +78,24 @@ class Trainer:
         """`life`, which has been entered, holds the run folder; without one nobody keeps another run out of it."""
         self.recipe = recipe
         self.say = say
-        self.allow_pipe = allow_pipe
         self.folder = Path(recipe.run.out)
         self.life = life or RunLife(self.folder, recipe.run.steps, say)
         self.checkpoints = self.folder / "checkpoints"
-        self.tokenizer_name = tokenizer_of(recipe.model)
-        shape = PRESETS.get(recipe.model.backbone)
-        vocabulary = shape.vocabulary if shape else None
-        tokenizer = all_or_none(lambda: load_tokenizer(self.tokenizer_name, vocabulary=vocabulary))
-        self.sources = all_or_none(self.open_data)
-        self.chunking: Chunking | None = None
-        self.batches = all_or_none(lambda: self.open_batches(0))
-        self.tokenizer_fingerprint = fingerprint_of_tokenizer(tokenizer)
-        refuse_disagreement(recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
+        self.feed = Feed(recipe, allow_pipe=allow_pipe)
+        refuse_disagreement(recipe, self.feed.fingerprint, self.feed.tokenizer_fingerprint)
         all_or_none(self.folder_that_can_be_written)
         all_or_none(lambda: start_watch(self.folder, recipe.guard, rank(), world_size()))
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)
         self.step = GradCacheStep(self.engine, recipe)
-        self.chunking = self.step.chunking
+        self.feed.chunking = self.step.chunking
         self.skipped_batches = 0
         self.rewinds = 0
-        self.say("\n".join([self.introduction(), *self.batches.uneven_lanes]))
+        self.say("\n".join([self.introduction(), *self.feed.batches.uneven_lanes]))
         if recipe.run.dry_run:
             self.say(dry_run(self.engine, recipe))
         self.steps_done = self.resume()
-        open_run_folder(self.folder, recipe, tokenizer, self.steps_done, self.batches.fingerprint)
+        open_run_folder(self.folder, recipe, self.feed.tokenizer, self.steps_done, self.feed.fingerprint)
         self.monitor = Monitor(
             self.folder,
             recipe.run.steps,
@@ -127,38 +111,9 @@ class Trainer:
             recipe.guard, from_step=recipe.optimizer.warmup_steps + recipe.guard.spike_window
         )
 
-    def open_data(self) -> list[Source]:
-        data = self.recipe.data
-        if not (data.shards or data.sources):
-            raise RecipeError(
-                "data.shards is empty",
-                expected="the folder or URL of the pairs, or data.sources",
-                mend="give --data.shards, from `largede-data shard`",
-            )
-        return open_sources(data, allow_pipe=self.allow_pipe, rank=rank(), world_size=world_size())
-
-    def open_batches(self, start_step: int) -> PairBatches[RankBatch]:
-        data = self.recipe.data
-        if data.workers:
-            # The loader's processes are the parallelism; a forked tokenizer with own threads would warn and stop.
-            os.environ["TOKENIZERS_PARALLELISM"] = "false"
-        return PairBatches(
-            self.sources,
-            mixing=Mixing.of(data),
-            batch_size=self.recipe.batch.queries,
-            lanes=data.lanes,
-            seed=data.seed,
-            rank=rank(),
-            world_size=world_size(),
-            start_step=start_step,
-            workers=data.workers,
-            transform=PairTokeniser(self.tokenizer_name, data, self.chunking),
-            damaged_limit=data.damaged_blocks,
-        )
-
     def folder_that_can_be_written(self) -> None:
         """Fail in the first seconds rather than when a model is made, or at the first checkpoint."""
-        refuse_run_of_others(self.checkpoints, self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint)
+        refuse_run_of_others(self.checkpoints, self.recipe, self.feed.fingerprint, self.feed.tokenizer_fingerprint)
         self.checkpoints.mkdir(parents=True, exist_ok=True)
         with writing(self.checkpoints / f"probe-{rank()}") as file:
             file.write(b"x")
@@ -169,7 +124,7 @@ class Trainer:
         self.monitor.introduce(recipe)
         started = time.perf_counter()
         self.stop = StopRequest(self.life)
-        self.open_stream()
+        self.feed.open_at(self.place)
         self.life.begin(self.steps_done)
         activity.begin_run(self.steps_done)
         try:
@@ -205,17 +160,17 @@ class Trainer:
 
     def close(self) -> None:
         """End the loader's processes and write out the last figures."""
-        self.stream.close()
+        self.feed.close()
         self.monitor.close()
 
-    def open_stream(self) -> None:
-        """Read on from where the steps done, and batches left out by rewinds, have come to."""
-        self.batches = self.open_batches(self.steps_done + self.skipped_batches)
-        self.stream = iter(self.batches)
+    @property
+    def place(self) -> int:
+        """Batches read: those of the steps done, and those that rewinds left out."""
+        return self.steps_done + self.skipped_batches
 
     def train_step(self) -> StepReport:
         waiting_since = time.perf_counter()
-        batch = self.next_batch()
+        batch = self.feed.next_batch()
         data_wait_s = time.perf_counter() - waiting_since
         self.seed_dropout()
         rate = learning_rate(self.recipe.optimizer, self.steps_done, self.recipe.run.steps)
@@ -234,12 +189,11 @@ class Trainer:
 
     def log(self, report: StepReport, gradient_norm: float, rate: float) -> None:
         """Write the figures of the steps since the last log; look for a collapse, which only they show. Collective."""
-        place = self.steps_done + self.skipped_batches
-        epochs = {"": self.batches.epoch_of(place), **self.batches.epochs_of_sources(place)}
         spread = {"queries": spread_over_ranks(report.query_BD), "passages": spread_over_ranks(report.positive_BD)}
         updates = update_by_kind(getattr(self.optimizer, "relative_update", {}))
-        self.monitor.damaged_blocks = sum(self.batches.skipped.values())
-        self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, epochs)
+        self.monitor.damaged_blocks = self.feed.damaged_blocks
+        passes = self.feed.passes_at(self.place)
+        self.monitor.log(self.steps_done, report, spread, updates, gradient_norm, rate, passes)
         collapse = self.collapses.sees_collapse(self.steps_done, spread)
         if collapse and self.recipe.guard.on_collapse == "stop":
             raise TrainingError(
@@ -279,22 +233,12 @@ class Trainer:
             self.skipped_batches += left_out
             self.steps_done = state.step
             self.rewinds += 1
-            self.open_stream()
+            self.feed.open_at(self.place)
             self.spikes.begin()
             self.monitor.rewind(state.step, f"back to {path.name}; the {left_out} batches since are left out")
             return True
         self.monitor.remark(self.steps_done, "there is no checkpoint from before it to go back to: going on")
         return False
-
-    def next_batch(self) -> RankBatch:
-        """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
-        batch = all_or_none(self.own_batch)
-        activity.take(batch.step, batch.sample_names)
-        return batch
-
-    def own_batch(self) -> RankBatch:
-        with phase(READING):
-            return next(self.stream)
 
     def seed_dropout(self) -> None:
         """Dropout is a function of (seed, step, rank), so a continued run needs no random state from the past."""
@@ -318,7 +262,7 @@ class Trainer:
         return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
 
     def save(self, *, now: bool) -> None:
-        place = StreamPlace(self.batches.fingerprint, self.tokenizer_fingerprint, self.skipped_batches, self.rewinds)
+        place = StreamPlace(self.feed.fingerprint, self.feed.tokenizer_fingerprint, self.skipped_batches, self.rewinds)
         self.saver.save(self.steps_done, place, now=now)
 
     def leave(self, stop: Stop, saved: Path) -> Path:
@@ -337,7 +281,7 @@ class Trainer:
         """Continue from the newest sound checkpoint of this run, or start from another run's weights, or afresh."""
         on_rank_0(lambda: clear_leftovers(self.checkpoints))
         for path, state in sound_checkpoints(self.checkpoints):
-            refuse_other_run(self.recipe, self.batches.fingerprint, self.tokenizer_fingerprint, path, state)
+            refuse_other_run(self.recipe, self.feed.fingerprint, self.feed.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
             self.say(f"continuing from {path}")
             self.skipped_batches, self.rewinds = state.skipped_batches, state.rewinds
@@ -361,12 +305,10 @@ class Trainer:
 
     def introduction(self) -> str:
         parameters = sum(getattr(p, "ds_numel", p.numel()) for p in self.engine.module.parameters())
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.batches.shares.items())
-        data = f"{self.batches.samples:,} pairs" + (f" (rows: {shares})" if shares else "")
         return (
             f"training {self.recipe.model.backbone} ({parameters / 1e6:.1f} M parameters, {self.recipe.model.layout}) "
             f"on {world_size()} rank(s), ZeRO-{self.engine.zero_optimization_stage()}, "
-            f"batch {self.recipe.batch.queries} of {data}, run folder {self.folder}"
+            f"batch {self.recipe.batch.queries} of {self.feed.words()}, run folder {self.folder}"
         )
 
 

@@ -21,8 +21,8 @@ from data_tools.vocabulary import write_vocabulary
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, MachineError, RecipeError, TrainingError
 from largede.training import agreement
-from largede.training import checkpoint as checkpoint_module
 from largede.training.adafactor import ZeroAdafactor
+from largede.training.checkpoints import write as write_module
 from largede.training.checkpoints.read import SliceReader
 from largede.training.checkpoints.state import read_state
 from largede.training.run_life import EXIT_SAVED_ON_SIGNAL
@@ -255,18 +255,18 @@ def moments_at_start(recipe: Recipe) -> tuple[int, float]:
 
 
 def full_disk(recipe: Recipe) -> str:
-    original = checkpoint_module.write_tensor_file
+    original = write_module.write_tensor_file
 
     def failing(*args: Any) -> Any:
         if dist.get_rank() == 1:
             raise OSError(28, "No space left on device")
         return original(*args)
 
-    checkpoint_module.write_tensor_file = failing
+    write_module.write_tensor_file = failing
     try:
         return error_of(recipe)
     finally:
-        checkpoint_module.write_tensor_file = original
+        write_module.write_tensor_file = original
 
 
 def adamw_goes_on(recipe: Recipe) -> float:

@@ -23,9 +23,10 @@ from batches_for_tests import small_recipe
 
 from largede.config.recipe import GuardConfig, Recipe
 from largede.training import trainer as trainer_module
+from largede.training.feed import Feed
 from largede.training.liveness.activity import SAVING, STEPPING, activity, phase
 from largede.training.liveness.watchdog import end_watch, pulse, start_watch
-from largede.training.trainer import Trainer, train
+from largede.training.trainer import train
 
 WORLD = 3
 HANG_AFTER_S = 6.0
@@ -147,9 +148,11 @@ def recipe_of(folder: Path, data: dict[str, Any]) -> Recipe:
     return small_recipe(folder, 3, **settings)
 
 
-class TrainerWhoseReaderSleeps(Trainer):
+class FeedWhoseReaderSleeps(Feed):
+    """On rank 1, from the second batch on."""
+
     def own_batch(self) -> Any:
-        if self.steps_done == 1 and dist.get_rank() == 1:
+        if activity.step == 2 and dist.get_rank() == 1:
             with phase("waiting for data"):
                 time.sleep(1000)
         return super().own_batch()
@@ -169,7 +172,7 @@ def be_rank(group: str, folder: Path, rank: int, data: dict[str, Any]) -> int:
         elif group == "sleeps too long":
             small_steps(folder / "run", sleeps_too_long, on_hang="report")
         else:
-            trainer_module.Trainer = TrainerWhoseReaderSleeps  # type: ignore[misc]
+            trainer_module.Feed = FeedWhoseReaderSleeps  # type: ignore[misc]
             train(recipe_of(folder, data))
     except SystemExit as leaving:
         return int(leaving.code or 0)
