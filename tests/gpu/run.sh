@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Everything that needs an NVIDIA GPU, in one command, for one GPU of 80 GB: the tests of equality, pairs/s and memory of
 # Base, Large and XXL, Base and Large beside sentence-transformers, and a profile. It has not been run on a GPU yet; the
-# limits of its parts add up to 55 minutes.
+# limits of its parts add up to an hour.
 # It needs largede's requirements, pytest and sentence-transformers, with largede installed or not.
 #
 #     bash tests/gpu/run.sh                    # OUT=folder for the results, else runs/gpu; "$@" goes to pytest
@@ -59,6 +59,8 @@ else
     spread=(--query-tokens 16 64 --passage-tokens 160 512)
     tried=(--batch 2048 --dtype bf16 --chunk-tokens 16384 65536 --mini-batch 64 256 --repeats 3)
     part tests timeout 400 "$python" -m pytest -s -rs tests/gpu "$@"
+    part saving timeout 300 env PYTHONPATH="$PWD:$PWD/tests:$PWD/tests/training" "$python" \
+        tests/training/checkpoints/measure_saving.py --out "$OUT/saving" --gpu --layers 12 --rows 512
     rates gtr-base --spread 16 160 --steps 3 --profile
     rates gtr-large --spread 16 160 --steps 2
     # 57 PFLOP a step: minutes, and the weights are made first.

@@ -2,6 +2,8 @@
 
     python tests/training/checkpoints/measure_saving.py --out FOLDER [--world 2] [--layers 8] [--rows 16] [--saves 5]
 
+    python tests/training/checkpoints/measure_saving.py --out FOLDER --gpu --layers 12 --rows 512
+
 Prints medians over several saves, with the run waiting for the disk and with a thread that writes: seconds by the
 clock, and of the processor in the main thread, which tell something on a machine that is busy with other things too.
 """
@@ -14,16 +16,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from batches_for_tests import MadeBatch
 from ranks import run_on_ranks
 
 from largede.config.load import with_settings
-from largede.config.recipe import Recipe
+from largede.config.recipe import EngineConfig, Recipe
 from largede.files import write_json
 from largede.training.checkpoints.background import CheckpointSaver
 from largede.training.checkpoints.state import StreamPlace
 from largede.training.construct import build_filled_engine
+from largede.training.engine import join_ranks
 from largede.training.gradcache import GradCacheStep
 from largede.training.optimizers import client_optimizer, set_learning_rate
 
@@ -50,6 +54,8 @@ def measured(folder: str, layers: int, rows: int, saves: int, is_async: bool) ->
         saver.publish_when_written()
         if saves_now:
             saver.save(number, StreamPlace("none"), now=False)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         took = time.perf_counter() - began, time.thread_time() - began_working
         if number > WARM_UP * BETWEEN:
             times["saving" if saves_now else "writing" if was_writing else "alone"].append(took)
@@ -99,13 +105,18 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=8)
     parser.add_argument("--rows", type=int, default=16)
     parser.add_argument("--saves", type=int, default=5)
+    parser.add_argument("--gpu", action="store_true", help="one rank, in this process, on its GPU")
     args = parser.parse_args()
+    if args.gpu:
+        args.world = 1
+        join_ranks(EngineConfig())
     for is_async in (False, True):
         folder = args.out / str(is_async)
         folder.mkdir(parents=True)
-        found = run_on_ranks(args.world, measured, folder, str(folder), args.layers, args.rows, args.saves, is_async)
-        times = found[0]["times"]
-        print(f"run.save_async {is_async}: {found[0]['parameters'] / 1e6:.1f} M parameters, {args.world} ranks")
+        words = (str(folder), args.layers, args.rows, args.saves, is_async)
+        found = measured(*words) if args.gpu else run_on_ranks(args.world, measured, folder, *words)[0]
+        times = found["times"]
+        print(f"run.save_async {is_async}: {found['parameters'] / 1e6:.1f} M parameters, {args.world} rank(s)")
         for column, unit in enumerate(("by the clock", "processor time of the main thread")):
             print(f"  {unit}")
             print_times(*([pair[column] for pair in times[what]] for what in ("alone", "writing", "saving")))
