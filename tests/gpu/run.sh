@@ -45,7 +45,7 @@ if [[ $DEVICE == none ]]; then
     echo "No NVIDIA GPU here, so nothing is run. With one, these would be:"
 else
     mkdir -p "$OUT"
-    [[ -z "${ONLY:-}" ]] && rm -f "$OUT"/{rates,peers}.jsonl "$OUT/profiles.txt"
+    [[ -z "${ONLY:-}" ]] && rm -rf "$OUT"/{rates,peers}.jsonl "$OUT/profiles.txt" "$OUT/saving"
 fi
 [[ $DEVICE == cpu ]] && export CUDA_VISIBLE_DEVICES=""
 
