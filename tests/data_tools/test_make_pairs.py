@@ -254,7 +254,7 @@ def test_a_full_disk_is_one_message_and_the_run_goes_on_when_there_is_room(tmp_p
     assert command(free, 1, 0).wait() == 0
     (limited / "script.py").write_text(SCRIPT)
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
-    assert "MachineError: no room left to write" in done.stderr and not (limited / "out").exists()
+    assert "NoRoomError: no room left to write" in done.stderr and not (limited / "out").exists()
     assert command(limited, 1, 0).wait() == 0
     assert parts(limited / "out") == parts(free / "out")
 
