@@ -167,6 +167,12 @@ def is_held(path: Path) -> bool:
         return False
 
 
+def is_abandoned(path: Path) -> bool:
+    """Whether there is a claim whose holder is gone, by the clock of whoever keeps the files."""
+    holder = holder_of(path)
+    return holder is not None and holder.is_gone(silence_s(path))
+
+
 def silence_s(path: Path) -> float:
     """Seconds since the claim was touched, both ends by the clock of whoever keeps the files; 0.0 if it is gone."""
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.now")
