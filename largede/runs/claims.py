@@ -64,7 +64,7 @@ UNKNOWN = Holder("an unknown host", "", 0, "", 0.0, "")
 class Claim:
     """A claim of this process on `path`. `beat` is done by the thread that keeps the claim fresh, every BEAT_S."""
 
-    def __init__(self, path: Path, beat: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, beat: Callable[[], object] | None = None) -> None:
         self.path = path
         self.lost = False
         self.trouble = ""

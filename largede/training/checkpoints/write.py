@@ -13,6 +13,7 @@ from largede.config.recipe import Recipe
 from largede.errors import LargedeError
 from largede.files import fingerprint_of, sync_folder, write_json
 from largede.runs.provenance import largede_version, library_versions
+from largede.runs.redact import shareable
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoints.retention import Keep, keep_of, remove_all, retire
 from largede.training.checkpoints.state import (
@@ -156,7 +157,7 @@ def state_of(engine: Any, recipe: Recipe, step: int, place: StreamPlace) -> Chec
     return CheckpointState(
         step=step,
         optimizer_steps=optimizer_steps,
-        recipe=asdict(recipe),
+        recipe=asdict(shareable(recipe)),
         parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
         versions={"largede": largede_version(), **library_versions()},
         files={},
