@@ -176,6 +176,8 @@ def _give_name(temporary: Path, state: CheckpointState, keep: Keep) -> list[Path
         os.replace(final, replaced)
     os.replace(temporary, final)
     sync_folder(final.parent)
+    # For people and scripts: the newest checkpoint that has its name. A run does not trust it when it goes on, it looks
+    # for the newest whole folder itself, so a kill between the two lines costs nothing.
     write_json(final.parent / "latest.json", {"checkpoint": final.name})
     doomed = retire(final.parent, final.name, keep)
     return [*doomed, replaced]
