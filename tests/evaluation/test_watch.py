@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +310,20 @@ def test_the_board_shows_pictures_histograms_and_a_table(tmp_path: Path, data: P
     assert (last.num, list(last.bucket_limit)[-1]) == (4, 1.0)
     table = found.Tensors("evaluation/checkpoints/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| **step-00000020 (best)** | 0.5000 |" in table
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.501), (0.5,), (0.0, 0.0)])
+def test_a_curve_has_room_above_its_highest_point(values: tuple[float, ...]) -> None:
+    from matplotlib.figure import Figure
+
+    from largede.evaluation.pictures import draw_curves
+
+    figures = [{"small": {"dense": {"ndcg@10": value}}} for value in values]
+    panel = Figure().subplots()
+    records = [replace(record(number, 0.5), figures=found) for number, found in enumerate(figures)]
+    draw_curves(panel, records, "small", "ndcg@10")
+    low, high = panel.get_ylim()
+    assert low == 0 and high > 0 and max(values) <= 0.85 * high
 
 
 @pytest.fixture(scope="module")
