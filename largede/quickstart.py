@@ -213,8 +213,12 @@ def steps_within(job: Quickstart) -> int:
     # The first steps pay for allocations and caches; the middle one of the others is a fair guess.
     step_s = sorted(line["speed/step_s"] for line in lines[1:])[len(lines[1:]) // 2]
     steps = max(CALIBRATION_STEPS, round(60 * job.minutes / step_s))
-    print(f"{'':<10} one step takes {step_s:.2f} s: {steps} steps in {job.minutes:g} minutes", flush=True)
+    print(f"{'':<10} one step takes {step_s:.2f} s: {steps} steps in {in_minutes(job.minutes)}", flush=True)
     return steps
+
+
+def in_minutes(minutes: float) -> str:
+    return f"{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
 def launch_training(job: Quickstart, folder: Path, flags: list[str], *, echo: bool) -> None:

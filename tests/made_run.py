@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from largede.evaluation.checkpoint_evaluation import CheckpointJob, fingerprint_of_checkpoint
+from largede.evaluation.checkpoint_evaluation import CheckpointJob
 from largede.files import write_json
-from largede.runs.evaluated import Evaluated, write_record
+from largede.runs.evaluated import Evaluated, fingerprint_of_checkpoint, write_record
 from largede.runs.files import RunState, write_run_state
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from largede.quickstart import in_minutes
+
 STAGES = ("mine", "vocabulary", "shards", "train", "export", "encode", "search", "BM25", "fuse", "report")
 COMMAND = [sys.executable, "-m", "largede.cli", "quickstart", "--minutes", "0.3"]
 SETTINGS = ["--run.log_every", "2", "--run.checkpoint_every", "4"]
@@ -49,6 +51,10 @@ def run_to_its_end(out: Path) -> dict[str, str]:
     lines = {line.split()[0]: line for line in printed.splitlines() if line.split()[:1] and line[0] != " "}
     assert set(STAGES) <= set(lines), printed
     return lines | {"all": printed}
+
+
+def test_one_minute_is_one() -> None:
+    assert [in_minutes(minutes) for minutes in (0.5, 1, 5)] == ["0.5 minutes", "1 minute", "5 minutes"]
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = find_recipe(source)
     tree = _read_yaml(path)
     for key, text in parse_overrides(overrides):
-        _set_dotted(tree, key, _scalar(text, key))
+        _set_dotted(tree, key, _value(text, key))
     return recipe_from_tree(tree, where=str(path))
 
 
@@ -104,6 +104,44 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise RecipeError(f"{path} holds a {type(tree).__name__}", expected="groups of settings", mend="mend the file")
     return tree
+
+
+def _value(text: str, key: str) -> Any:
+    """What a word of the command line means for a setting; a text is taken letter by letter unless it is quoted."""
+    options = _options(_hint_of(key))
+    if set(options) - {types.NoneType} != {str}:
+        return _scalar(text, key)
+    if types.NoneType in options and text == "null":
+        return None
+    return _unquoted(text)
+
+
+def _unquoted(text: str) -> str:
+    """Without the quotes of YAML, if the whole text is in them: `'query: '` was written so for its blank."""
+    if not text.startswith(("'", '"')):
+        return text
+    try:
+        inner = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return inner if isinstance(inner, str) else text
+
+
+def _hint_of(key: str) -> Any:
+    """The type of the setting of that dotted name; None where there is no such setting."""
+    kind: Any = Recipe
+    for part in key.split("."):
+        if get_origin(kind) is dict:
+            kind = get_args(kind)[1]
+        elif dataclasses.is_dataclass(kind):
+            kind = get_type_hints(kind).get(part)
+        else:
+            return None
+    return kind
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _scalar(text: str, key: str) -> Any:
@@ -182,7 +220,7 @@ def _build_group(
 
 def _typed(value: Any, hint: Any, key: str, where: str) -> Any:
     """`value` as the type `hint`, or a RecipeError. YAML reads 1e-3 as text, so text that is a number counts as one."""
-    options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    options = _options(hint)
     if value is None and type(None) in options:
         return None
     for option in options:

@@ -319,6 +319,11 @@ class RunConfig:
     keep_checkpoints: int = setting(2, "Newest checkpoints kept.")
     keep_every: int | None = setting(None, "Checkpoints of every so many-th step are kept for ever; empty: none.")
     keep_best: int = setting(0, "So many best checkpoints are kept as well, by what `largede watch` measured of them.")
+    keep_unevaluated: int = setting(
+        5,
+        "So many checkpoints stay beyond those above while a `largede watch` of the run has yet to evaluate them, the "
+        "newest; each needs its room on the disk.",
+    )
     save_async: bool = setting(
         True, "Checkpoints are written while the run goes on, from a copy in host memory; false: the run waits."
     )
@@ -334,7 +339,9 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every")
-        demand(self.keep_best >= 0, f"run.keep_best is {self.keep_best}", "zero or more", "set it to 0")
+        for name in ("keep_best", "keep_unevaluated"):
+            count = getattr(self, name)
+            demand(count >= 0, f"run.{name} is {count}", "zero or more", "set it to 0")
 
 
 @dataclass(frozen=True)

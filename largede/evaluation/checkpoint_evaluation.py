@@ -18,9 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from largede.errors import CheckpointError, LargedeError
-from largede.files import read_json_object, remove_folder, sha256_file, writing
+from largede.files import read_json_object, remove_folder, writing
 from largede.runs.claims import Claim
-from largede.runs.evaluated import PICTURES, Evaluated, hold_path, read_record, record_path, write_record
+from largede.runs.evaluated import (
+    PICTURES,
+    Evaluated,
+    fingerprint_of_checkpoint,
+    hold_path,
+    is_evaluated,
+    write_record,
+)
 from largede.runs.files import CHECKPOINTS, EVALUATIONS
 
 EXIT_HELD = 3
@@ -78,21 +85,6 @@ def evaluate_checkpoint(job: CheckpointJob) -> int:
     finally:
         claim.release()
     return 0
-
-
-def fingerprint_of_checkpoint(path: Path) -> str:
-    """Of its state.json, which holds the checksums of all its files. Raises CheckpointError when there is none."""
-    try:
-        return sha256_file(path / "state.json")
-    except OSError:
-        raise CheckpointError(
-            f"{path} is gone, or was never finished", expected="a state.json in it", mend="name another checkpoint"
-        ) from None
-
-
-def is_evaluated(run: Path, checkpoint: str, fingerprint: str) -> bool:
-    record = read_record(record_path(run, checkpoint))
-    return record is not None and record.fingerprint == fingerprint
 
 
 def _evaluate(job: CheckpointJob, fingerprint: str) -> Evaluated:

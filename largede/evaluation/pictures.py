@@ -9,20 +9,29 @@ from largede.runs.evaluated import Evaluated, best_of
 DENSE, BM25, FUSED, QUIET = "#2f6fdb", "#c2571a", "#2a8a57", "#8a94a3"
 COLOURS = {"dense": DENSE, "bm25": BM25, "fused": FUSED}
 
+ROOM = 1.25
+"""The upper end of an axis over its highest point: a ring around that, and the legend beside it, stay whole."""
+
 
 def curve_png(records: Sequence[Evaluated], collection: str, measure: str = "ndcg@10") -> bytes:
     """The measure of every system on one collection by step; the best checkpoint has a ring."""
     figure, panel = _panel()
+    draw_curves(panel, records, collection, measure)
+    return _png(figure)
+
+
+def draw_curves(panel: Any, records: Sequence[Evaluated], collection: str, measure: str) -> None:
     known = [record for record in records if collection in record.figures]
+    highest = 0.0
     for system in known[-1].figures[collection]:
         points = [(r.step, r.figures[collection][system][measure]) for r in known if system in r.figures[collection]]
         panel.plot(*zip(*points, strict=True), color=COLOURS.get(system, QUIET), marker=".", label=system)
+        highest = max(highest, *(value for _, value in points))
     best = best_of(known)
     if best is not None:
         panel.plot(best.step, best.figures[collection]["dense"][measure], "o", ms=12, mfc="none", color=DENSE)
-    panel.set(title=collection, xlabel="step", ylabel=measure.replace("ndcg", "nDCG"), ylim=(0, None))
+    panel.set(title=collection, xlabel="step", ylabel=measure.replace("ndcg", "nDCG"), ylim=(0, ROOM * highest or 1.0))
     panel.legend(frameon=False)
-    return _png(figure)
 
 
 def scores_png(spread: Mapping[str, Sequence[float]], collection: str) -> bytes:

@@ -7,6 +7,7 @@ a process of its own; this one holds neither model nor GPU.
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -19,21 +20,23 @@ from typing import Any
 
 from largede.errors import CheckpointError, DataError, MachineError
 from largede.evaluation.board import publish
-from largede.evaluation.checkpoint_evaluation import (
-    EXIT_HELD,
-    EXIT_NO_CHECKPOINT,
-    CheckpointJob,
-    fingerprint_of_checkpoint,
-    is_evaluated,
-)
+from largede.evaluation.checkpoint_evaluation import EXIT_HELD, EXIT_NO_CHECKPOINT, CheckpointJob
+from largede.evaluation.waiting import CHECKPOINT_PATTERN, Waiting
 from largede.files import read_json_object, write_json
-from largede.runs.evaluated import Evaluated, mark_best, read_records, steps_without_progress
+from largede.runs.claims import Claim, is_abandoned
+from largede.runs.evaluated import (
+    Evaluated,
+    fingerprint_of_checkpoint,
+    mark_best,
+    read_records,
+    steps_without_progress,
+    watchers_folder,
+)
 from largede.runs.files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
 from largede.verbs import Terminated
 
 TRIES = 2
 FAILURES_IN_A_ROW = 3
-CHECKPOINT_PATTERN = "step-????????"
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,23 @@ def watch(
         MachineError: evaluations keep failing.
     """
     check(settings)
-    Watcher(settings, say, evaluate).follow()
+    watcher = Watcher(settings, say, evaluate)
+    claim = claim_as_watcher(settings.run, beat=watcher.waiting.names)
+    try:
+        watcher.follow()
+    finally:
+        claim.release()
+
+
+def claim_as_watcher(run: Path, beat: Callable[[], object]) -> Claim:
+    """While it is held, the run keeps checkpoints that wait to be evaluated; claims of killed watchers are removed."""
+    folder = watchers_folder(run)
+    for path in folder.glob("*.json"):
+        if is_abandoned(path):
+            path.unlink(missing_ok=True)
+    claim = Claim(folder / f"{secrets.token_hex(8)}.json", beat)
+    claim.take()
+    return claim
 
 
 class Watcher:
@@ -97,35 +116,24 @@ class Watcher:
         self.evaluate = evaluate
         self.failures: Counter[str] = Counter()
         self.failures_in_a_row = 0
-        self.passed_over: set[str] = set()
+        self.waiting = Waiting(self.run, settings.checkpoints)
         self.last_said = ""
 
     def follow(self) -> None:
         records = self.bring_up_to_date()
-        self.say(f"watching {self.run}: {len(records)} checkpoints evaluated, {len(self.pending())} waiting")
+        self.say(f"watching {self.run}: {len(records)} checkpoints evaluated, {len(self.waiting.names())} waiting")
         while True:
             has_ended = self.run_has_ended()  # asked first: its last checkpoint is there by then
             is_idle = True
-            for checkpoint in self.pending():
+            for checkpoint in self.waiting.names():
                 is_idle = not self.take_on(checkpoint) and is_idle
-            if self.settings.once or (has_ended and not self.pending()):
+                self.tell_missed()
+            self.tell_missed()
+            if self.settings.once or (has_ended and not self.waiting.names()):
                 break
             if is_idle:
                 time.sleep(self.settings.every_s)
         self.close()
-
-    def pending(self) -> list[str]:
-        """Checkpoints that nobody has evaluated, oldest first. One that vanishes is no longer waited for."""
-        found = []
-        for path in sorted((self.run / CHECKPOINTS).glob(CHECKPOINT_PATTERN)):
-            try:
-                fingerprint = fingerprint_of_checkpoint(path)
-            except CheckpointError:
-                continue
-            is_wanted = not self.settings.checkpoints or path.name in self.settings.checkpoints
-            if is_wanted and fingerprint not in self.passed_over and not is_evaluated(self.run, path.name, fingerprint):
-                found.append(path.name)
-        return found
 
     def take_on(self, checkpoint: str) -> bool:
         """Evaluate one checkpoint; false when another process is at it."""
@@ -139,7 +147,7 @@ class Watcher:
             self.say_once(f"{checkpoint} is being evaluated by another process")
             return False
         if status == EXIT_NO_CHECKPOINT:
-            self.passed_over.add(fingerprint)
+            self.waiting.passed_over.add(fingerprint)
         elif status:
             self.note_failure(checkpoint, fingerprint, status)
         else:
@@ -152,7 +160,7 @@ class Watcher:
         self.failures_in_a_row += 1
         self.say(f"the evaluation of {checkpoint} ended with status {status}; its words are above")
         if self.settings.once or self.failures[fingerprint] >= TRIES:
-            self.passed_over.add(fingerprint)
+            self.waiting.passed_over.add(fingerprint)
         if self.failures_in_a_row >= FAILURES_IN_A_ROW:
             raise self.failed(f"{FAILURES_IN_A_ROW} evaluations in a row failed, {checkpoint} last")
 
@@ -174,6 +182,13 @@ class Watcher:
         best = max(records, key=lambda r: (r.value, -r.step))
         place = "the best so far" if record == best else f"best: {best.value:.4f} of {best.checkpoint}"
         self.say(f"{checkpoint}: {record.metric} {record.value:.4f}, {place} ({record.took_s:.0f} s)")
+
+    def tell_missed(self) -> None:
+        for name in self.waiting.newly_missed():
+            self.say(
+                f"{name} was removed before it was evaluated: run.keep_unevaluated says how many wait, "
+                "run.checkpoint_every how often one comes"
+            )
 
     def stop_the_run_if_it_no_longer_improves(self, records: list[Evaluated]) -> None:
         patience, asked = self.settings.patience, self.run / EVALUATIONS / "asked_to_stop.json"
@@ -207,13 +222,13 @@ class Watcher:
         records = self.bring_up_to_date()
         best = mark_best(self.run, records)
         if best is not None:
-            self.say(
-                f"{len(records)} checkpoints evaluated; the best is {best.checkpoint}, {best.metric} {best.value:.4f}"
-            )
+            missed = f", {len(self.waiting.missed)} removed before that" if self.waiting.missed else ""
+            found = f"the best is {best.checkpoint}, {best.metric} {best.value:.4f}"
+            self.say(f"{len(records)} checkpoints evaluated{missed}; {found}")
         if self.failures_in_a_row and self.settings.once:
             raise self.failed(f"{self.failures_in_a_row} evaluations failed")
         missing = set(self.settings.checkpoints) - {record.checkpoint for record in records}
-        unclaimed = [name for name in sorted(missing) if name not in self.pending()]
+        unclaimed = [name for name in sorted(missing) if name not in self.waiting.names()]
         if unclaimed:
             raise CheckpointError(
                 f"{', '.join(unclaimed)} of {self.run} cannot be evaluated",

@@ -64,7 +64,7 @@ UNKNOWN = Holder("an unknown host", "", 0, "", 0.0, "")
 class Claim:
     """A claim of this process on `path`. `beat` is done by the thread that keeps the claim fresh, every BEAT_S."""
 
-    def __init__(self, path: Path, beat: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, beat: Callable[[], object] | None = None) -> None:
         self.path = path
         self.lost = False
         self.trouble = ""
@@ -165,6 +165,12 @@ def is_held(path: Path) -> bool:
         return holder is not None and not holder.is_gone(time.time() - path.stat().st_mtime)
     except FileNotFoundError:
         return False
+
+
+def is_abandoned(path: Path) -> bool:
+    """Whether there is a claim whose holder is gone, by the clock of whoever keeps the files."""
+    holder = holder_of(path)
+    return holder is not None and holder.is_gone(silence_s(path))
 
 
 def silence_s(path: Path) -> float:

@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from largede.files import write_json
+from largede.errors import CheckpointError
+from largede.files import sha256_file, write_json
+from largede.runs.claims import is_held
 from largede.runs.files import BEST, EVALUATIONS
 
 RECORDS = "step-????????.json"
@@ -48,6 +50,15 @@ def hold_path(run: Path, checkpoint: str) -> Path:
     return run / EVALUATIONS / f"{checkpoint}.hold"
 
 
+def watchers_folder(run: Path) -> Path:
+    """Every `largede watch` that follows the run has a claim of its own in it."""
+    return run / EVALUATIONS / "watchers"
+
+
+def is_watched(run: Path) -> bool:
+    return any(is_held(path) for path in watchers_folder(run).glob("*.json"))
+
+
 def write_record(run: Path, record: Evaluated) -> None:
     write_json(record_path(run, record.checkpoint), asdict(record))
 
@@ -64,6 +75,21 @@ def read_records(run: Path) -> list[Evaluated]:
     """All records of a run by step."""
     found = (read_record(path) for path in sorted((run / EVALUATIONS).glob(RECORDS)))
     return sorted((record for record in found if record is not None), key=lambda record: record.step)
+
+
+def fingerprint_of_checkpoint(path: Path) -> str:
+    """Of its state.json, which holds the checksums of all its files. Raises CheckpointError when there is none."""
+    try:
+        return sha256_file(path / "state.json")
+    except OSError:
+        raise CheckpointError(
+            f"{path} is gone, or was never finished", expected="a state.json in it", mend="name another checkpoint"
+        ) from None
+
+
+def is_evaluated(run: Path, checkpoint: str, fingerprint: str) -> bool:
+    record = read_record(record_path(run, checkpoint))
+    return record is not None and record.fingerprint == fingerprint
 
 
 def best_of(records: Sequence[Evaluated]) -> Evaluated | None:

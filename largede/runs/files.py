@@ -7,7 +7,7 @@ run.json        what it was begun or last continued with; recipe.yaml beside it,
 figures.jsonl   the figures of TensorBoard, a line for each point
 ranks.json      where each rank's time goes, as of the last point
 heartbeats/     signs of life of the ranks, while the run is at work; hangs/ what they were doing when it hung
-checkpoints/    step-00001000 …
+checkpoints/    step-00001000 …; latest.json names the newest, for people and scripts
 evaluations/    step-00001000.json …, by `largede watch`; best.json beside evaluations/ names the best
 tensorboard/    event files
 """
@@ -17,9 +17,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from largede.runs.claims import is_held
 from largede.errors import DataError
 from largede.files import read_json_object, write_json
+from largede.runs.claims import is_held
 
 LOCK = "lock.json"
 STATE = "state.json"

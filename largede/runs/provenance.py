@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import platform
-import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import largede
-from largede.runs.redact import hide_secrets, is_secret_name
+from largede.runs.redact import hide_in_command_line, hide_secrets, is_secret_name
 
 _PACKAGES = (
     "torch",
@@ -40,7 +39,7 @@ LONGEST_CHANGES = 2_000_000
 def provenance() -> dict[str, str]:
     """Command, commit, versions and hardware, each one line."""
     return {
-        "command": hide_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
+        "command": hide_in_command_line([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "largede": f"{largede.__version__}{_commit()}",
         "versions": ", ".join(f"{name} {found}" for name, found in library_versions().items()),
         "python": f"{platform.python_version()} on {platform.system()} {platform.machine()}",

@@ -74,6 +74,7 @@ FREE_TO_CHANGE = frozenset(
         "run.keep_checkpoints",
         "run.keep_every",
         "run.keep_best",
+        "run.keep_unevaluated",
         "run.save_async",
         "run.when_disk_full",
         "run.start_from",

@@ -6,6 +6,7 @@ from typing import Any
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
+from largede.runs.redact import shareable
 from largede.training.agreement import dotted_settings
 
 # A page of the few figures to look at first: chart to tags, as regular expressions.
@@ -73,14 +74,14 @@ def introduce(writer: Any, recipe: Recipe, facts: Mapping[str, Any]) -> None:
     writer.file_writer.add_summary(custom_scalars(lines))
     for summary in hparams(hyper_parameters(recipe, facts), dict.fromkeys(COMPARED, 0.0))[:2]:
         writer.file_writer.add_summary(summary)
-    writer.add_text("recipe", indented(recipe_to_yaml(recipe)))
+    writer.add_text("recipe", indented(recipe_to_yaml(shareable(recipe))))
     writer.add_text("provenance", indented(json.dumps(facts, indent=1, ensure_ascii=False)), facts.get("from_step", 0))
     writer.flush()
 
 
 def hyper_parameters(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, float | str]:
     """As the plugin takes them: numbers and texts; a setting that is empty is the text `none`."""
-    settings = dotted_settings(recipe)
+    settings = dotted_settings(shareable(recipe))
     values = {name: settings[name] for name in VARIED}
     values |= {"ranks": facts["world_size"], "data": facts["data_fingerprint"][:8]}
     return {name: value if type(value) in (int, float, str) else _in_a_word(value) for name, value in values.items()}

@@ -6,10 +6,8 @@ escaped, and addresses lose what may be a secret.
 
 import html
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -19,6 +17,7 @@ from largede.files import read_json_object, sha256_file
 from largede.models.presets import PRESETS
 from largede.runs.evaluated import Evaluated, read_record, record_path
 from largede.runs.files import RUN
+from largede.runs.redact import shareable, without_secrets
 from largede.training.checkpoints.state import STATE_FILE, CheckpointState, recipe_of
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -178,25 +177,6 @@ def recipe_part(recipe: Recipe) -> str:
     fence = "`" * (2 + max((len(run) for run in re.findall("`+", text)), default=1))
     body = f"{fence}yaml\n{text}{fence}"
     return f"<details>\n<summary>The recipe</summary>\n\n{body}\n\n</details>"
-
-
-def shareable(recipe: Recipe) -> Recipe:
-    """The recipe with addresses that hold no secret."""
-    data = recipe.data
-    sources = {name: replace(s, shards=without_secrets(s.shards)) for name, s in data.sources.items()}
-    data = replace(data, shards=without_secrets(data.shards), sources=sources)
-    start = recipe.run.start_from
-    return replace(recipe, data=data, run=replace(recipe.run, start_from=start and without_secrets(start)))
-
-
-def without_secrets(place: str) -> str:
-    """A place of data as it may be shown: commands, user names, passwords and query strings of addresses left out."""
-    if place.startswith("pipe:"):
-        return "pipe: a command"
-    if "://" not in place:
-        return place
-    address = urlsplit(place)
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path}"
 
 
 def plain(text: str) -> str:

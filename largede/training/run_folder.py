@@ -19,6 +19,7 @@ from largede.errors import DataError
 from largede.files import read_json_object, write_json, write_text, writing_folder
 from largede.runs.files import FIGURES, PARTS, RUN
 from largede.runs.provenance import environment, hardware, installed_packages, local_changes, provenance
+from largede.runs.redact import shareable
 from largede.training.collectives import all_or_none, objects_of_ranks, rank, world_size
 from largede.training.export import TOKENIZER_FOLDER
 
@@ -75,11 +76,11 @@ def write_part(folder: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
     number = 1 + max((int(path.name) for path in (folder / PARTS).glob("[0-9]*")), default=0)
     facts = {**facts, "part": number, "begun": begun(folder, facts["started"])}
     with writing_folder(folder / PARTS / f"{number:04d}") as part:
-        write_text(part / "recipe.yaml", recipe_to_yaml(recipe))
+        write_text(part / "recipe.yaml", recipe_to_yaml(shareable(recipe)))
         write_json(part / RUN, facts)
         write_text(part / "packages.txt", "".join(f"{line}\n" for line in installed_packages()))
         write_text(part / "changes.diff", local_changes())
-    write_text(folder / "recipe.yaml", recipe_to_yaml(recipe))
+    write_text(folder / "recipe.yaml", recipe_to_yaml(shareable(recipe)))
     write_json(folder / RUN, facts)
 
 

@@ -11,6 +11,7 @@ from types import TracebackType
 from largede.errors import LargedeError, NoRoomError, TrainingError
 from largede.runs.claims import SILENT_S, Claim, Holder, silence_s
 from largede.runs.files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
+from largede.runs.redact import hide_in_error
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
 
 LOOK_EVERY_S = 1.0
@@ -127,7 +128,8 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
         return ("stopped", "a signal") if is_saved else ("failed", f"left with status {error.code}")
     if isinstance(error, KeyboardInterrupt):
         return "stopped", "interrupted"
-    return "failed", error.given if isinstance(error, LargedeError) else f"{type(error).__name__}: {error}"
+    said = error.given if isinstance(error, LargedeError) else f"{type(error).__name__}: {error}"
+    return "failed", hide_in_error(said)
 
 
 def folder_lost(folder: Path) -> TrainingError:

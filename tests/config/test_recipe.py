@@ -34,6 +34,27 @@ def test_flags_win_over_the_file_and_take_both_forms(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("pipe:curl -H 'X: y' https://host/{name} # all", "pipe:curl -H 'X: y' https://host/{name} # all"),
+        ("[a, b]", "[a, b]"),
+        ("0070", "0070"),
+        ("'query: '", "query: "),
+        ('"a" b', '"a" b'),
+        ("'unclosed", "'unclosed"),
+    ],
+)
+def test_a_text_on_the_command_line_is_taken_as_it_is(text: str, meant: str) -> None:
+    for name in ("data.query_prefix", "data.shards"):
+        recipe = load_recipe("mini", [f"--{name}", text])
+        assert (recipe.data.query_prefix if name == "data.query_prefix" else recipe.data.shards) == meant
+    mixed = load_recipe("mini", ["--data.sources.a.shards", text, "--data.sources.b.shards", "b"])
+    assert mixed.data.sources["a"].shards == meant
+    assert load_recipe("mini", ["--run.start_from", "null"]).run.start_from is None
+    assert load_recipe("mini", ["--data.shards", ""]).data.shards == ""
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         ("batch: {querys: 64}", "did you mean batch.queries"),

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from largede.errors import CheckpointError, DataError, MachineError
 from largede.evaluation.checkpoint_evaluation import EXIT_HELD, EXIT_NO_CHECKPOINT, CheckpointJob, evaluate_checkpoint
 from largede.evaluation.watch import WatchSettings, watch
 from largede.runs.claims import Claim
-from largede.runs.evaluated import Evaluated, best_of, hold_path, read_records, steps_without_progress
+from largede.runs.evaluated import (
+    Evaluated,
+    best_of,
+    hold_path,
+    is_watched,
+    read_records,
+    steps_without_progress,
+    watchers_folder,
+)
 from largede.runs.files import STOP, TENSORBOARD
 
 
@@ -109,6 +118,62 @@ def test_checkpoints_that_vanish_or_are_damaged_are_passed_over(tmp_path: Path, 
     with pytest.raises(CheckpointError, match="step-00000020 of .* cannot be evaluated"):
         evaluations.statuses = {names[0]: [EXIT_NO_CHECKPOINT]}
         watched(settings_for(run, data, once=True, checkpoints=(names[0],)), evaluations)
+
+
+def test_what_was_removed_before_its_turn_is_told_once_and_counted(tmp_path: Path, data: Path) -> None:
+    run = make_run(tmp_path / "run")
+    say_state(run, "finished", 100)
+    names = [make_checkpoint(run, step) for step in (20, 40, 60)]
+
+    class Slow(MadeEvaluations):
+        def __call__(self, job: CheckpointJob) -> int:
+            for name in names[1:]:
+                shutil.rmtree(run / "checkpoints" / name, ignore_errors=True)
+            make_checkpoint(run, 80)
+            return super().__call__(job)
+
+    lines = watched(settings_for(run, data, once=True), Slow({20: 0.5}))
+    told = [line for line in lines if "was removed before it was evaluated" in line]
+    assert [line.split()[0] for line in told] == names[1:] and "run.keep_unevaluated" in told[0]
+    assert lines[-1] == "1 checkpoints evaluated, 2 removed before that; the best is step-00000020, ndcg@10 0.5000"
+
+
+def test_a_checkpoint_that_came_and_went_during_an_evaluation_counts_as_missed(
+    tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("largede.runs.claims.BEAT_S", 0.02)
+    run = make_run(tmp_path / "run")
+    make_checkpoint(run, 20)
+
+    class Slow(MadeEvaluations):
+        def __call__(self, job: CheckpointJob) -> int:
+            name = make_checkpoint(run, 40)
+            time.sleep(0.5)
+            shutil.rmtree(run / "checkpoints" / name)
+            return super().__call__(job)
+
+    lines = watched(settings_for(run, data, once=True), Slow({20: 0.5}))
+    assert "1 checkpoints evaluated, 1 removed before that" in lines[-1]
+
+
+def test_a_watch_says_that_it_is_there_while_it_is_and_clears_after_killed_ones(tmp_path: Path, data: Path) -> None:
+    run = make_run(tmp_path / "run")
+    make_checkpoint(run, 20)
+    killed = Claim(watchers_folder(run) / "killed.json")
+    killed.take()
+    left = killed.path.read_text()
+    killed.release()
+    killed.path.write_text(left.replace('"process_started": "', '"process_started": "another time than '))
+    seen: list[bool] = []
+
+    class Seeing(MadeEvaluations):
+        def __call__(self, job: CheckpointJob) -> int:
+            seen.append(is_watched(run) and not killed.path.exists())
+            return super().__call__(job)
+
+    assert not is_watched(run)
+    watched(settings_for(run, data, once=True), Seeing({20: 0.5}))
+    assert seen == [True] and not is_watched(run)
 
 
 def test_an_evaluation_that_fails_is_tried_again_and_then_left(tmp_path: Path, data: Path) -> None:
@@ -245,6 +310,20 @@ def test_the_board_shows_pictures_histograms_and_a_table(tmp_path: Path, data: P
     assert (last.num, list(last.bucket_limit)[-1]) == (4, 1.0)
     table = found.Tensors("evaluation/checkpoints/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| **step-00000020 (best)** | 0.5000 |" in table
+
+
+@pytest.mark.parametrize("values", [(0.5, 0.501), (0.5,), (0.0, 0.0)])
+def test_a_curve_has_room_above_its_highest_point(values: tuple[float, ...]) -> None:
+    from matplotlib.figure import Figure
+
+    from largede.evaluation.pictures import draw_curves
+
+    figures = [{"small": {"dense": {"ndcg@10": value}}} for value in values]
+    panel = Figure().subplots()
+    records = [replace(record(number, 0.5), figures=found) for number, found in enumerate(figures)]
+    draw_curves(panel, records, "small", "ndcg@10")
+    low, high = panel.get_ylim()
+    assert low == 0 and high > 0 and max(values) <= 0.85 * high
 
 
 @pytest.fixture(scope="module")

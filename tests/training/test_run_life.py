@@ -21,13 +21,15 @@ from largede.training.run_folder import write_part
 from largede.training.run_life import RunLife, how_it_ended
 from largede.training.trainer import Trainer
 
+SECRET = "-".join(["squeamish", "ossifrage"])  # not whole in this file: changes of it are kept too
+
 
 def run_with_life(recipe: Recipe, after_step: Any = None) -> list[str]:
     """What `train` does inside its process group; `after_step(trainer)` is called after each step."""
     lines: list[str] = []
     try:
         with RunLife(Path(recipe.run.out), recipe.run.steps, lines.append) as life:
-            trainer = Trainer(recipe, lines.append, life=life)
+            trainer = Trainer(recipe, lines.append, life=life, allow_pipe=True)
             original = trainer.train_step
 
             def step() -> Any:
@@ -64,7 +66,8 @@ def lose_the_folder(trainer: Trainer) -> None:
 
 def story(folder: str, world: MadeWorld) -> dict[str, Any]:
     path, answer = Path(folder), dict[str, Any]()
-    recipe = recipe_for(world, path, "through", run__steps=4)
+    command = f"pipe:cat {world.shards}/{{name}} # --token {SECRET}"
+    recipe = recipe_for(world, path, "through", run__steps=4, data__shards=command)
     answer["through"] = run_with_life(recipe)
     stopped = recipe_for(world, path, "stopped", run__steps=4)
     ask = on_rank_0_at(1, lambda trainer: ask_to_stop(trainer.folder, "no progress", "a test", 1))
@@ -105,6 +108,12 @@ def test_a_run_that_ends_says_so_and_gives_its_folder_back(told: tuple[Path, lis
     folder, _ = told
     assert state(folder / "through") == "finished 4/4"
     assert not (folder / "through" / LOCK).exists()
+
+
+def test_a_command_that_gives_the_data_is_in_no_file_of_the_run(told: tuple[Path, list[dict[str, Any]]]) -> None:
+    kept = {path: path.read_bytes() for path in (told[0] / "through").rglob("*") if path.is_file()}
+    assert any(b"pipe: a command" in content for path, content in kept.items() if path.name == "state.json")
+    assert [path for path, content in kept.items() if SECRET.encode() in content] == []
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_leaves_on_all_ranks(told: tuple[Path, list[dict[str, Any]]]) -> None:

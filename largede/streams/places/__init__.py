@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from largede.errors import DataError
+from largede.runs.redact import has_lost_secrets
 from largede.streams.places.local import LocalPlace
 from largede.streams.places.place import Place
 
@@ -16,10 +17,12 @@ PIPE = "pipe:"
 def place_of(text: str | Path, *, allow_pipe: bool = False) -> Place:
     """The place that a user named: a folder, a URL, or `pipe:COMMAND with {name}`. Nothing is read yet.
 
-    Raises DataError for a pipe without `allow_pipe`, and for URLs that cannot be the folder of shards.
+    Raises DataError for a pipe without `allow_pipe`, for URLs that cannot be the folder of shards, and for what a saved
+    recipe holds instead of a command or a secret.
     """
     if isinstance(text, Path):
         return LocalPlace(text)
+    _refuse_what_lost_its_secrets(text)
     if text.startswith(PIPE):
         return _piped(text, allow_pipe)
     protocol, separator, path = text.partition("://")
@@ -35,6 +38,15 @@ def place_of(text: str | Path, *, allow_pipe: bool = False) -> Place:
     from largede.streams.places.store import StorePlace
 
     return StorePlace(text)
+
+
+def _refuse_what_lost_its_secrets(text: str) -> None:
+    if has_lost_secrets(text):
+        raise DataError(
+            f"the place of the shards is {text!r}: what was there is never saved with a recipe",
+            expected="the command or address itself",
+            mend="give it again on the command line: --data.shards, or --data.sources.NAME.shards",
+        )
 
 
 def _piped(text: str, allow_pipe: bool) -> Place:

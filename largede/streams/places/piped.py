@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
 from largede.errors import DataError, MachineError
+from largede.runs.redact import HIDDEN_COMMAND, hide_secrets
 from largede.streams.places.patience import Passing, Patience, log
 from largede.streams.places.place import PIECE_BYTES, Place, Unreadable, check_name
 
@@ -36,7 +37,7 @@ class PipedPlace(Place):
         super().__init__(command, Patience(ATTEMPTS))
         if NAME not in command:
             raise DataError(
-                f"pipe:{command} has no {NAME}",
+                f"{HIDDEN_COMMAND} has no {NAME}",
                 expected=f"a command that writes out the file {NAME}",
                 mend=f"such as pipe:aws s3 cp s3://bucket/shards/{NAME} -",
             )
@@ -44,10 +45,10 @@ class PipedPlace(Place):
         self._outputs: OrderedDict[str, Output] = OrderedDict()
 
     def __str__(self) -> str:
-        return f"pipe:{self.address}"
+        return HIDDEN_COMMAND  # not the command: what is said here ends in logs and run folders
 
     def where(self, name: str) -> str:
-        return f"pipe:{self.address.replace(NAME, name)}"
+        return f"{self}, {name}"
 
     def sizes(self, names: Sequence[str]) -> None:
         return None
@@ -113,7 +114,7 @@ class PipedPlace(Place):
             raise DataError(
                 f"{self.where(name)} {failure}",
                 expected="a command that writes out the file and ends with status 0",
-                mend="run that command by hand",
+                mend=f"run what follows pipe: by hand, with {name} for {NAME}",
             ) from None
 
 
@@ -174,4 +175,4 @@ class Output:
         size = self._errors.seek(0, os.SEEK_END)
         said = os.pread(self._errors.fileno(), _SHOWN_BYTES, max(0, size - _SHOWN_BYTES)).decode(errors="replace")
         ending = f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
-        raise Passing(f"{ending}: {' '.join(said.split()) or 'it said nothing'}")
+        raise Passing(f"{ending}: {hide_secrets(' '.join(said.split())) or 'it said nothing'}")

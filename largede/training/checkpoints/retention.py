@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from largede.config.recipe import RunConfig
-from largede.runs.evaluated import read_records, record_path
+from largede.errors import CheckpointError
+from largede.runs.evaluated import Evaluated, fingerprint_of_checkpoint, is_watched, read_records, record_path
 from largede.runs.files import EVALUATIONS
 
 FOLDER_PATTERN = "step-????????"
@@ -22,15 +23,16 @@ HOLD_S = 600.0
 
 @dataclass(frozen=True)
 class Keep:
-    """What stays: the newest so many, every one whose step is a multiple, and so many best."""
+    """What stays: the newest so many, every one whose step is a multiple, so many best, and so many that wait."""
 
     newest: int
     every: int | None = None
     best: int = 0
+    unevaluated: int = 0
 
 
 def keep_of(run: RunConfig) -> Keep:
-    return Keep(run.keep_checkpoints, run.keep_every, run.keep_best)
+    return Keep(run.keep_checkpoints, run.keep_every, run.keep_best, run.keep_unevaluated)
 
 
 def step_of(name: str) -> int:
@@ -38,12 +40,19 @@ def step_of(name: str) -> int:
 
 
 def names_to_remove(
-    names: Iterable[str], written: str, keep: Keep, values: Mapping[str, float], held: Iterable[str] = ()
+    names: Iterable[str],
+    written: str,
+    keep: Keep,
+    values: Mapping[str, float],
+    held: Iterable[str] = (),
+    *,
+    is_watched: bool = False,
 ) -> list[str]:
     """Names among `names` that go, now that `written` is whole; never `written` itself.
 
     Names after `written` can only be damaged, and were passed over: they are not counted, and not touched. Of equal
-    `values` (larger is better) the earlier checkpoint is the better one.
+    `values` (larger is better) the earlier checkpoint is the better one. In a run that `is_watched`, those without a
+    value wait for theirs: the newest so many of them stay, in addition to all others that do.
     """
     upto_now = sorted(name for name in names if name <= written)
     judged = [name for name in upto_now if name in values]
@@ -51,6 +60,8 @@ def names_to_remove(
     staying = {written, *upto_now[-keep.newest :], *best, *held}
     if keep.every:
         staying |= {name for name in upto_now if step_of(name) % keep.every == 0}
+    waiting = [name for name in upto_now if is_watched and name not in values and name not in staying]
+    staying.update(waiting[::-1][: keep.unevaluated])
     return [name for name in upto_now if name not in staying]
 
 
@@ -58,9 +69,18 @@ def retire(checkpoints: Path, written: str, keep: Keep) -> list[Path]:
     """Take the names off the checkpoints that go; gives the folders that are left to be removed."""
     run = checkpoints.parent
     names = [path.name for path in checkpoints.glob(FOLDER_PATTERN)]
-    values = {record.checkpoint: record.value for record in read_records(run)}
-    going = names_to_remove(names, written, keep, values, held_in(run / EVALUATIONS))
+    values = {record.checkpoint: record.value for record in read_records(run) if is_of_checkpoint(record, checkpoints)}
+    held = held_in(run / EVALUATIONS)
+    going = names_to_remove(names, written, keep, values, held, is_watched=is_watched(run))
     return [doom(checkpoints / name) for name in going]
+
+
+def is_of_checkpoint(record: Evaluated, checkpoints: Path) -> bool:
+    """Whether a record is of the checkpoint that is there, and not of the same step before it was trained again."""
+    try:
+        return record.fingerprint == fingerprint_of_checkpoint(checkpoints / record.checkpoint)
+    except CheckpointError:
+        return False
 
 
 def doom(checkpoint: Path) -> Path:

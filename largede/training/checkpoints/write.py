@@ -13,6 +13,7 @@ from largede.config.recipe import Recipe
 from largede.errors import LargedeError
 from largede.files import fingerprint_of, sync_folder, write_json
 from largede.runs.provenance import largede_version, library_versions
+from largede.runs.redact import shareable
 from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoints.retention import Keep, keep_of, remove_all, retire
 from largede.training.checkpoints.state import (
@@ -156,7 +157,7 @@ def state_of(engine: Any, recipe: Recipe, step: int, place: StreamPlace) -> Chec
     return CheckpointState(
         step=step,
         optimizer_steps=optimizer_steps,
-        recipe=asdict(recipe),
+        recipe=asdict(shareable(recipe)),
         parameters={n: list(getattr(p, "ds_shape", p.shape)) for n, p in engine.module.named_parameters()},
         versions={"largede": largede_version(), **library_versions()},
         files={},
@@ -175,6 +176,8 @@ def _give_name(temporary: Path, state: CheckpointState, keep: Keep) -> list[Path
         os.replace(final, replaced)
     os.replace(temporary, final)
     sync_folder(final.parent)
+    # For people and scripts: the newest checkpoint that has its name. A run does not trust it when it goes on, it looks
+    # for the newest whole folder itself, so a kill between the two lines costs nothing.
     write_json(final.parent / "latest.json", {"checkpoint": final.name})
     doomed = retire(final.parent, final.name, keep)
     return [*doomed, replaced]

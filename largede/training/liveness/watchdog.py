@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import IO
 
 from largede.config.recipe import GuardConfig
+from largede.runs.redact import hide_in_error
 from largede.training.liveness.activity import LONG_PHASE_FACTOR, LONG_PHASES, Activity, activity, phase, pulse
 from largede.training.liveness.calls import calls_on_gpu, watch_collectives
 from largede.training.liveness.hang import Account, verdict
@@ -86,14 +87,22 @@ class Watchdog:
 
     def start(self) -> None:
         """Raises OSError when the run folder cannot be written."""
-        self.beats.mkdir(parents=True, exist_ok=True)
         asked = self.hangs / "asked"
-        asked.mkdir(parents=True, exist_ok=True)
+        for folder in (self.beats, asked):
+            folder.mkdir(parents=True, exist_ok=True)
+            self._clear_after_more_ranks(folder)
         self.locked_stacks = self._stacks_path(self.rank).open("w", encoding="utf-8")
         self.asked_stacks = (asked / f"rank-{self.rank:05d}.txt").open("a", encoding="utf-8")
         faulthandler.register(signal.SIGUSR2, self.asked_stacks, all_threads=True)
         self._write()
         self.thread.start()
+
+    def _clear_after_more_ranks(self, folder: Path) -> None:
+        """Remove heartbeats and empty files of ranks that this part of the run has not: the one before was killed."""
+        for path in folder.glob("rank-*.*"):
+            number = path.stem.removeprefix("rank-")
+            if number.isdecimal() and int(number) >= self.table.world_size:
+                path.unlink(missing_ok=True) if path.suffix == ".json" else _remove_empty(path)
 
     def close(self, left: str = "", *, is_lost: bool = False) -> None:
         """End the watch; `left` tells the others why this rank leaves early, `is_lost` that it was by another's fault.
@@ -317,7 +326,7 @@ def _reason(error: BaseException | None) -> str:
     """What the others are told; nothing where all leave together."""
     if error is None or isinstance(error, SystemExit):
         return ""
-    return f"{type(error).__name__}: {(str(error) or 'no words').splitlines()[0]}"
+    return hide_in_error(f"{type(error).__name__}: {(str(error) or 'no words').splitlines()[0]}")
 
 
 def write_stacks(path: Path, doing: Activity, place: str) -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from largede.runs.evaluated import Evaluated, write_record
+from largede.files import sha256_file
+from largede.runs.claims import Claim
+from largede.runs.evaluated import Evaluated, watchers_folder, write_record
 from largede.training.checkpoints.retention import (
     Keep,
     clear_leftovers,
@@ -19,7 +21,7 @@ from largede.training.checkpoints.retention import (
 )
 
 STEPS = st.lists(st.integers(1, 60), unique=True, min_size=1)
-KEEPS = st.builds(Keep, st.integers(1, 5), st.none() | st.integers(1, 20), st.integers(0, 4))
+KEEPS = st.builds(Keep, st.integers(1, 5), st.none() | st.integers(1, 20), st.integers(0, 4), st.integers(0, 4))
 VALUES = st.dictionaries(st.integers(1, 60), st.sampled_from([0.1, 0.2, 0.3]))
 
 
@@ -27,20 +29,22 @@ def name_of(step: int) -> str:
     return f"step-{step:08d}"
 
 
-@given(STEPS, KEEPS, VALUES, st.sets(st.integers(1, 60)), st.data())
-def test_what_goes_is_neither_new_nor_best_nor_a_multiple_nor_held(
-    steps: list[int], keep: Keep, values: dict[int, float], held: set[int], data: st.DataObject
+@given(STEPS, KEEPS, VALUES, st.sets(st.integers(1, 60)), st.booleans(), st.data())
+def test_what_goes_is_neither_new_nor_best_nor_a_multiple_nor_held_nor_waited_for(
+    steps: list[int], keep: Keep, values: dict[int, float], held: set[int], is_watched: bool, data: st.DataObject
 ) -> None:
     written = data.draw(st.sampled_from(steps))
     judged = {name_of(step): value for step, value in values.items()}
-    going = names_to_remove(
-        [name_of(s) for s in steps], name_of(written), keep, judged, {name_of(step) for step in held}
-    )
+    names = [name_of(step) for step in steps]
+    reading = {name_of(step) for step in held}
+    going = names_to_remove(names, name_of(written), keep, judged, reading, is_watched=is_watched)
     gone = {step_of(name) for name in going}
     counted = sorted(step for step in steps if step <= written)
     better = sorted((-values[step], step) for step in counted if step in values)
     must_stay = {written, *counted[-keep.newest :], *held, *(step for _, step in better[: keep.best])}
     must_stay |= {step for step in counted if keep.every and step % keep.every == 0}
+    waiting = [step for step in counted if step not in must_stay and step not in values] if is_watched else []
+    must_stay |= set(sorted(waiting, reverse=True)[: keep.unevaluated])
     assert len(going) == len(gone) and gone == set(counted) - must_stay
 
 
@@ -55,8 +59,15 @@ def made_run(folder: Path, steps: list[int], values: dict[int, float]) -> Path:
         (checkpoints / name_of(step)).mkdir(parents=True)
         (checkpoints / name_of(step) / "state.json").write_text(str(step))
     for step, value in values.items():
-        write_record(folder, Evaluated(step, name_of(step), "ndcg@10", value, {}, "", 0.0))
+        record_of(folder, step, value)
     return checkpoints
+
+
+def record_of(run: Path, step: int, value: float) -> None:
+    """As an evaluation of the checkpoint that is there now leaves it."""
+    state = run / "checkpoints" / name_of(step) / "state.json"
+    made = sha256_file(state) if state.is_file() else "of one that is gone"
+    write_record(run, Evaluated(step, name_of(step), "ndcg@10", value, {}, made, 0.0))
 
 
 def names_in(checkpoints: Path) -> list[str]:
@@ -74,6 +85,39 @@ def test_files_of_the_evaluation_say_what_is_best_and_what_is_held(tmp_path: Pat
     assert [name for name in names_in(checkpoints) if name.startswith("step-")] == [name_of(s) for s in (1, 2, 6)]
     remove_all(doomed)
     assert names_in(checkpoints) == [name_of(s) for s in (1, 2, 6)]
+
+
+def steps_left(checkpoints: Path, written: int, keep: Keep) -> list[int]:
+    remove_all(retire(checkpoints, name_of(written), keep))
+    return [step_of(name) for name in names_in(checkpoints)]
+
+
+def test_a_step_that_was_trained_again_is_not_kept_for_the_value_it_had_before(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [1, 2, 3], {1: 0.9, 2: 0.5})
+    (checkpoints / name_of(1) / "state.json").write_text("trained again")
+    assert steps_left(checkpoints, 3, Keep(1, None, 1)) == [2, 3]
+
+
+def test_what_a_living_watch_has_not_evaluated_waits_and_the_newest_of_it_only(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [1, 2, 3, 4, 5, 6], {3: 0.5})
+    watcher = Claim(watchers_folder(tmp_path) / "one.json")
+    watcher.take()
+    keep = Keep(1, unevaluated=2)
+    assert steps_left(checkpoints, 6, keep) == [4, 5, 6]
+    record_of(tmp_path, 4, 0.1)
+    assert steps_left(checkpoints, 6, keep) == [5, 6]
+    watcher.release()
+    assert steps_left(checkpoints, 6, keep) == [6]
+
+
+def test_a_watch_that_was_killed_keeps_nothing(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [1, 2], {})
+    claim = Claim(watchers_folder(tmp_path) / "one.json")
+    claim.take()
+    left = claim.path.read_text()
+    claim.release()
+    claim.path.write_text(left.replace('"process_started": "', '"process_started": "another time than '))
+    assert steps_left(checkpoints, 2, Keep(1, unevaluated=5)) == [2]
 
 
 def test_what_killed_runs_left_is_cleared_and_a_replaced_checkpoint_gets_its_name_back(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from made_world import MadeWorld
 from largede.config.recipe import GuardConfig
 from largede.training.engine import UNWATCHED_TIMEOUT, group_timeout
 from largede.training.liveness.hang import named
-from largede.training.liveness.watchdog import EXIT_HUNG
+from largede.training.liveness.watchdog import EXIT_HUNG, Watchdog
 
 RANKS_FILE = Path(__file__).with_name("hanging_ranks.py")
 
@@ -116,6 +116,21 @@ def test_honest_long_work_does_not_trip_the_watch(name: str, groups: dict[str, G
 def test_a_signal_writes_the_stacks_and_the_run_goes_on(groups: dict[str, Group]) -> None:
     [asked] = (groups["works long"].folder / "run" / "hangs").rglob("rank-*.txt")
     assert asked.name == "rank-00001.txt" and "in works_long" in asked.read_text(encoding="utf-8")
+
+
+def test_empty_files_of_a_killed_part_with_more_ranks_are_removed(tmp_path: Path) -> None:
+    def left() -> list[str]:
+        return sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+
+    kept = {"hangs/asked/rank-00002.txt": "stacks that were asked for", "hangs/20261121-step-2/rank-00003.txt": ""}
+    beats = {"heartbeats/rank-00003.stacks": "", "heartbeats/rank-00003.json": "{}"}
+    for name, text in {**kept, "hangs/asked/rank-00003.txt": "", **beats}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    watch = Watchdog(tmp_path, GuardConfig(), 0, 1)
+    watch.start()
+    watch.close()
+    assert left() == sorted(kept) and not (tmp_path / "heartbeats").exists()
 
 
 def test_a_hang_that_is_only_reported_may_end_well(groups: dict[str, Group]) -> None:
