@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from largede.errors import RecipeError
 from largede.processors import processors
-from largede.verbs import Verb, enter, finite, positive, run_verbs
+from largede.verbs import Verb, enter, finite, positive, raise_on_sigterm, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -90,6 +90,7 @@ def run_export(args: argparse.Namespace) -> None:
     from largede.training.best_checkpoint import best_checkpoint
     from largede.training.export import export_checkpoint
 
+    raise_on_sigterm()
     say = functools.partial(print, flush=True)
     export_checkpoint(
         best_checkpoint(args.checkpoint, say) if args.best else args.checkpoint,
@@ -199,7 +200,7 @@ def add_watch_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_watch(args: argparse.Namespace) -> None:
     from largede.evaluation.checkpoint_evaluation import CheckpointJob
-    from largede.evaluation.watch import WatchSettings, raise_on_sigterm, watch
+    from largede.evaluation.watch import WatchSettings, watch
 
     if args.no_bm25 and args.metric.startswith("fused-"):
         raise RecipeError(

@@ -16,6 +16,7 @@ done
 [[ -n ${MASTER_ADDR:-} ]] || die "MASTER_ADDR is not set; expected the name of the first pod"
 recipe=$1 pairs=$2 benchmark=$3 out=$4
 shift 4
+demand_inputs "$recipe" "$pairs" "$benchmark" "$out"
 use_installed
 export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500}
 export WORLD_SIZE=$((NODES * RANKS_PER_NODE)) LOCAL_WORLD_SIZE=$RANKS_PER_NODE
@@ -49,7 +50,8 @@ on_ranks() {
             patience=$!
         fi
     done
-    [[ -z $patience ]] || kill "$patience"
+    # Unless it has ended as well, having killed the last of them.
+    [[ -z $patience ]] || kill "$patience" 2>/dev/null || true
     ((status == 0)) || exit "$status"
 }
 
@@ -59,7 +61,7 @@ forget() {
     ranks=("${kept[@]}")
 }
 
-# in_turn FILE COMMAND...: the first node does it; the others wait for FILE.
+# in_turn FILE COMMAND...: the first node does it if there is no FILE; the others wait for FILE.
 in_turn() {
     local result=$1
     shift
@@ -70,8 +72,16 @@ in_turn() {
     fi
 }
 
+export_again() {
+    which_checkpoint "$out"
+    largede export "$out/train" "$out/model" --again "${which[@]}"
+    touch "$out/exported"
+}
+
+# No rank leaves training before the first node has come to it, so what the others find afterwards is of this start.
+((JOB_COMPLETION_INDEX > 0)) || rm -f "$out/exported"
 in_turn "$out/shards/index.json" largede-data shard "$pairs" --out "$out/shards"
 on_ranks train "$recipe" --data.shards "$out/shards" --run.out "$out/train" "$@"
-in_turn "$out/model/modules.json" largede export "$out/train" "$out/model"
+in_turn "$out/exported" export_again
 [[ $benchmark != - ]] || exit 0
 on_ranks evaluate --model "$out/model" --data "$benchmark" --training "$out/train" --out "$out/report"
