@@ -17,9 +17,9 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from largede.runs.claims import is_held
 from largede.errors import DataError
 from largede.files import read_json_object, write_json
+from largede.runs.claims import is_held
 
 LOCK = "lock.json"
 STATE = "state.json"
