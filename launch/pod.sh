@@ -6,6 +6,8 @@
 #
 # JOB_COMPLETION_INDEX, which Kubernetes sets, is the number of the node, from 0. BENCHMARK may be - for no evaluation. Not
 # by way of a launcher: those kill what still saves half a minute after SIGTERM, and not all hand on the status 75.
+#
+#   PATIENCE_S   seconds that the other ranks of the node have to end in when the first has left with a failure (300)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 (($# >= 4)) || die "usage: bash launch/pod.sh RECIPE PAIRS.jsonl BENCHMARK OUT [--group.key value ...]"
@@ -45,8 +47,8 @@ on_ranks() {
         forget "$process"
         if ((last != 0 && status == 0)); then
             status=$last
-            # The others notice, or save as this one did; what does not end in five minutes waits for ever.
-            (sleep 300 && kill -KILL "${ranks[@]}") 2>/dev/null &
+            # The others notice, or save as this one did; what does not end in time waits for ever.
+            (sleep "${PATIENCE_S:-300}" && kill -KILL "${ranks[@]}") 2>/dev/null &
             patience=$!
         fi
     done
