@@ -60,6 +60,19 @@ on_all_machines() {
     conclude_step "the ranks ended with status $step_status, as told above; the same command goes on from the last checkpoint, on the hosts $hostfile names then"
 }
 
+told_here=no
+# Never content, so it is asked again until the launcher has ended.
+tell_all_ranks() {
+    local host
+    if [[ $told_here == no ]]; then
+        if tell_ranks; then told_here=yes; fi
+    elif ! pgrep -f "$(ranks_of "$out")" >/dev/null; then
+        # Those of other hosts left with these, or had not joined them yet and would wait for them for ever.
+        for host in "${hosts[@]:1}"; do signal_ranks "$host" USR1 "$out"; done
+    fi
+    return 1
+}
+
 # Of an evaluation, which has nothing to save.
 end_ranks() {
     local host
@@ -72,7 +85,7 @@ if [[ ! -f $out/shards/index.json ]]; then
 fi
 do_step largede-data verify "$out/shards"
 
-on_all_machines tell_ranks train "$recipe" --data.shards "$out/shards" --run.out "$out/train" "$@"
+on_all_machines tell_all_ranks train "$recipe" --data.shards "$out/shards" --run.out "$out/train" "$@"
 
 which_checkpoint "$out"
 do_step largede export "$out/train" "$out/model" --again "${which[@]}"
