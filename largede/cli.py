@@ -4,12 +4,13 @@ Nothing heavy is imported before a verb runs: `largede --help` needs neither tor
 """
 
 import argparse
+import functools
 from pathlib import Path
 from typing import NoReturn
 
 from largede.errors import RecipeError
 from largede.processors import processors
-from largede.verbs import Verb, enter, finite, positive, run_verbs
+from largede.verbs import Verb, enter, finite, positive, raise_on_sigterm, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -67,6 +68,14 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a step-… folder, or a run folder (its newest checkpoint)")
     parser.add_argument("out", type=Path, help="the new folder")
     parser.add_argument(
+        "--best", action="store_true", help="of a run folder: the best checkpoint by `largede watch`, not the newest"
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="replace an export of another checkpoint when the new one is whole; leave one of the same as it is",
+    )
+    parser.add_argument(
         "--dtype",
         choices=("float32", "bfloat16", "float16"),
         default="float32",
@@ -78,16 +87,19 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_export(args: argparse.Namespace) -> None:
+    from largede.training.best_checkpoint import best_checkpoint
     from largede.training.export import export_checkpoint
 
-    exported = export_checkpoint(
-        args.checkpoint,
+    raise_on_sigterm()
+    say = functools.partial(print, flush=True)
+    export_checkpoint(
+        best_checkpoint(args.checkpoint, say) if args.best else args.checkpoint,
         args.out,
         dtype=args.dtype,
         max_shard_gib=args.max_shard_gib,
-        say=lambda line: print(line, flush=True),
+        again=args.again,
+        say=say,
     )
-    print(f"exported {exported} to {args.out}")
 
 
 def add_encode_flags(parser: argparse.ArgumentParser) -> None:
@@ -188,7 +200,7 @@ def add_watch_flags(parser: argparse.ArgumentParser) -> None:
 
 def run_watch(args: argparse.Namespace) -> None:
     from largede.evaluation.checkpoint_evaluation import CheckpointJob
-    from largede.evaluation.watch import WatchSettings, raise_on_sigterm, watch
+    from largede.evaluation.watch import WatchSettings, watch
 
     if args.no_bm25 and args.metric.startswith("fused-"):
         raise RecipeError(

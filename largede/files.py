@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,9 +38,10 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def writing_folder(out: Path) -> Iterator[Path]:
+def writing_folder(out: Path, *, replacing: bool = False) -> Iterator[Path]:
     """A temporary sibling of `out` that takes its name when the block ends well, and disappears when it does not.
 
+    With `replacing`, a folder that is there gives way at the end: between two renames there is none.
     Raises NoRoomError when there is no room left, OSError when `out` is a folder that holds something.
     """
     partial: Path | None = None
@@ -50,7 +51,8 @@ def writing_folder(out: Path) -> Iterator[Path]:
         # mkdtemp makes private folders; what we write is read by other users' jobs as well.
         partial.chmod(0o777 & ~_umask())
         yield partial
-        os.replace(partial, out)
+        with giving_way(out) if replacing and out.exists() else nullcontext():
+            os.replace(partial, out)
     except OSError as error:
         raise no_room(out, error) or error from None
     finally:
@@ -58,17 +60,36 @@ def writing_folder(out: Path) -> Iterator[Path]:
             shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def giving_way(folder: Path) -> Iterator[None]:
+    """Another folder may take the name in this block; if it does not, the old one has its name again."""
+    _clear_removed(folder)
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+    os.replace(folder, doomed)
+    try:
+        yield
+    except BaseException:
+        os.replace(doomed, folder)
+        raise
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
 def remove_folder(folder: Path) -> None:
     """Take a folder away in one step, if it is there: whoever is killed in the middle leaves all of it or nothing.
 
     Also removes what such a one left beside it. One process at a time may do this to a folder.
     """
-    for left in folder.parent.glob(f".{folder.name}.*.removed"):
-        shutil.rmtree(left, ignore_errors=True)
+    _clear_removed(folder)
     if folder.exists():
         doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
         os.replace(folder, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _clear_removed(folder: Path) -> None:
+    """What a process left beside `folder` that was killed while it removed it."""
+    for left in folder.parent.glob(f".{folder.name}.*.removed"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def refuse_existing(out: Path, error: type[LargedeError]) -> None:

@@ -4,10 +4,11 @@ import argparse
 import contextlib
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from largede import __version__
 from largede.errors import LargedeError, MachineError
@@ -15,6 +16,15 @@ from largede.errors import LargedeError, MachineError
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM came, where a program has it raised."""
+
+
+def raise_on_sigterm() -> None:
+    """SIGTERM ends this program as Ctrl-C does: what is half done is tidied up."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,31 @@ VENV=${LARGEDE_VENV:-$LARGEDE_ROOT/.venv}
 say() { printf '%s\n' "largede: $*"; }
 die() { printf '%s\n' "largede: $*" >&2; exit 1; }
 
+# demand_program PROGRAM PACKAGE [WHERE]
+demand_program() { command -v "$1" >/dev/null || die "needs $1${3:+ $3}; on Debian and Ubuntu: sudo apt install $2"; }
+
+# demand_inputs RECIPE PAIRS BENCHMARK OUT: refuses in the first second what would be missed after days.
+demand_inputs() {
+    local name
+    [[ -n $4 ]] || die "OUT is empty; expected the folder of the run"
+    [[ -f $1 || ($1 != */* && -f $LARGEDE_ROOT/largede/recipes/${1%.yaml}.yaml) ]] ||
+        die "no recipe $1; expected a YAML file, or the name of one in $LARGEDE_ROOT/largede/recipes"
+    [[ -e $2 || -f $4/shards/index.json ]] ||
+        die "no pairs $2; expected a file of JSON lines, plain, .gz or .zst, or a folder of such files"
+    [[ $3 != - ]] || return 0
+    for name in corpus.jsonl queries.jsonl qrels/test.tsv; do
+        [[ -f $3/$name ]] || die "no $name in the benchmark $3; expected a folder in BEIR format, or - for no evaluation"
+    done
+}
+
+# which_checkpoint OUT: fills `which` with the words for `largede export`: the best that `largede watch` has found, if it
+# watched, or else the newest.
+which_checkpoint() {
+    which=()
+    # shellcheck disable=SC2034  # read by the scripts
+    [[ ! -f $1/train/best.json ]] || which=(--best)
+}
+
 find_python() {
     local candidate
     for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3.13 python3.14 python3; do

@@ -1,4 +1,5 @@
-# The hosts of a hostfile: read, asked whether they can take part, watched while ranks run on them. Sourced, never run.
+# The hosts of a hostfile: read, asked whether they can take part, watched while ranks run on them. Sourced after
+# leaving.sh, never run.
 # shellcheck shell=bash
 #
 #   PROBE_S   seconds between two looks at the hosts, and that a host may take to answer (10); one that does not answer
@@ -25,15 +26,14 @@ read_hosts() {
     ((${#hosts[@]})) || die "$1 names no host; expected a line 'HOST slots=GPUS' for each machine"
 }
 
-# demand_program PROGRAM PACKAGE
-demand_program() { command -v "$1" >/dev/null || die "needs $1 on every host; on Debian and Ubuntu: sudo apt install $2"; }
-
 # on_host HOST COMMAND: never asks for a password, never waits for long.
 on_host() { ssh -n -o BatchMode=yes -o ConnectTimeout="$PROBE_S" -o ServerAliveInterval=5 -o ServerAliveCountMax=2 "$1" "$2"; }
 
 # demand_hosts OUT: each host answers, has this folder and its Python, and sees OUT.
 demand_hosts() {
-    local host said probe=$1/.seen-by-all-hosts-$$
+    local host said
+    probe=$1/.seen-by-all-hosts-$$
+    trap 'rm -f "$probe"' EXIT
     for host in "${hosts[@]}"; do
         # ssh ends its lines as a terminal wants them.
         said=$(on_host "$host" true 2>&1 | tr -d '\r') ||
@@ -41,7 +41,7 @@ demand_hosts() {
     done
     said=$(on_host "${hosts[0]}" hostname)
     [[ $said == "$(hostname)" ]] || die "the hostfile begins with ${hosts[0]} ($said), but this is $(hostname): start on the first host"
-    mkdir -p "$1"
+    said=$(mkdir -p "$1" 2>&1) || die "$1 cannot be made: ${said##*: }"
     printf '%s' "$$-$RANDOM" >"$probe"
     for host in "${hosts[@]}"; do
         on_host "$host" "test -x '$VENV/bin/python'" ||
@@ -56,14 +56,6 @@ demand_hosts() {
     rm -f "$probe"
 }
 
-# ranks_of OUT: a pattern for `pkill -f` that knows the ranks working in OUT, and no launcher, shell or ssh.
-ranks_of() {
-    local folder
-    # shellcheck disable=SC2001
-    folder=$(sed 's/[][\.*^$+?(){}|]/\\&/g' <<<"$1")
-    printf '^[^ ]*python[^ ]* -u -m largede[.]cli .*%s/' "$folder"
-}
-
 # watch_hosts OUT LAUNCHER: until killed. When a host is lost, says which, and ends the ranks of OUT on the others with
 # the process group LAUNCHER: they wait for the lost ranks, and no signal to save would reach them.
 watch_hosts() {
@@ -73,7 +65,7 @@ watch_hosts() {
             answers "$host" || answers "$host" || answers "$host" || {
                 say "host $host is lost: it no longer answers ssh; ending the ranks on the other hosts" >&2
                 for other in "${hosts[@]}"; do
-                    [[ $other == "$host" ]] || on_host "$other" "pkill -KILL -f '$(ranks_of "$1")'" || true
+                    [[ $other == "$host" ]] || signal_ranks "$other" KILL "$1"
                 done
                 kill -KILL -- "-$2"
                 return
@@ -81,5 +73,8 @@ watch_hosts() {
         done
     done
 }
+
+# signal_ranks HOST SIGNAL OUT
+signal_ranks() { on_host "$1" "pkill -$2 -f '$(ranks_of "$3")'" || true; }
 
 answers() { on_host "$1" true 2>/dev/null; }

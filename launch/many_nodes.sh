@@ -15,13 +15,15 @@
 # ssh without a password from the first to all. Variables that NCCL needs on the others (say, NCCL_SOCKET_IFNAME=ib0) go,
 # one NAME=VALUE a line, into ~/.deepspeed_env. Ranks meet at the first address of the first machine, or at MASTER_ADDR.
 #
-# Ctrl-C, SIGHUP, SIGTERM and SIGUSR1 save the run and end it with status 75. A machine that is lost ends the run on the others.
-# Either way the same command goes on from the last checkpoint, on the machines that HOSTFILE names then.
+# Ctrl-C, SIGHUP, SIGTERM and SIGUSR1 save the run and end it with status 75. A machine that is lost ends the run on the
+# others. Either way the same command goes on from the last checkpoint, on the machines that HOSTFILE names then.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source "$LARGEDE_ROOT/launch/leaving.sh"
 source "$LARGEDE_ROOT/launch/hosts.sh"
 (($# >= 5)) || die "usage: bash launch/many_nodes.sh HOSTFILE RECIPE PAIRS.jsonl BENCHMARK OUT [--group.key value ...]"
 launcher=${LAUNCHER:-pdsh} hostfile=$1 recipe=$2 pairs=$3 benchmark=$4
+demand_inputs "$recipe" "$pairs" "$benchmark" "$5"
 # Other machines start in their own working folder, so every path they see must be absolute.
 out=$(realpath -m "$5")
 [[ ! -f $recipe ]] || recipe=$(realpath "$recipe")
@@ -30,54 +32,65 @@ shift 5
 
 read_hosts "$hostfile"
 case $launcher in
-    pdsh) demand_program pdsh pdsh ;;
-    openmpi) demand_program mpirun openmpi-bin ;;
+    pdsh) demand_program pdsh pdsh "on every host" ;;
+    openmpi) demand_program mpirun openmpi-bin "on every host" ;;
     *) die "LAUNCHER=$launcher; expected pdsh or openmpi" ;;
 esac
-demand_program ssh openssh-client
+demand_program ssh openssh-client "on every host"
+demand_program pgrep procps "on every host"
 install_largede
 demand_hosts "$out"
 
-# on_all_machines VERB ARGUMENT...: one rank for each slot. Ends the script when the ranks did not come to their end.
+# on_all_machines HOW VERB ARGUMENT...: one rank for each slot; HOW tells them to leave. Ends the script when the ranks did
+# not come to their end.
 on_all_machines() {
-    local address port step watcher status=0
+    local address port watcher
     address=${MASTER_ADDR:-$(hostname -I | cut -d' ' -f1)} port=$(free_port)
     local start=(deepspeed --hostfile "$hostfile" --launcher "$launcher" --master_addr "$address" --master_port "$port")
     if [[ $launcher == openmpi ]]; then
         # OpenMPI would bind every rank to one core, and start ranks on the third host from the second.
         start+=(--launcher_args "-x MASTER_ADDR=$address -x MASTER_PORT=$port --bind-to none --mca plm_rsh_no_tree_spawn 1")
     fi
-    # In a session of its own, so that Ctrl-C comes to this script alone.
-    setsid "${start[@]}" --module largede.cli "$@" &
-    step=$!
+    begin_step "$1" "${start[@]}" --module largede.cli "${@:2}"
     watch_hosts "$out" "$step" &
     watcher=$!
-    wait "$step" || status=$?
-    # A trapped signal ends `wait` early; the ranks are then still saving.
-    while kill -0 "$step" 2>/dev/null; do status=0; wait "$step" || status=$?; done
+    finish_step
     kill "$watcher" 2>/dev/null || true
     wait "$watcher" 2>/dev/null || true
-    case $status in
-        0) ;;
-        75) say "saved and ended by a signal; the same command goes on"; exit 75 ;;
-        *) die "the ranks ended with status $status, as told above; the same command goes on from the last checkpoint, on the hosts $hostfile names then" ;;
-    esac
+    conclude_step "the ranks ended with status $step_status, as told above; the same command goes on from the last checkpoint, on the hosts $hostfile names then"
 }
 
-# One rank that is told tells all; the first host is this one.
-trap 'say "asking the ranks to save and leave" || true; pkill -USR1 -f "$(ranks_of "$out")" || true' HUP INT TERM USR1
+told_here=no
+# Never content, so it is asked again until the launcher has ended.
+tell_all_ranks() {
+    local host
+    if [[ $told_here == no ]]; then
+        if tell_ranks; then told_here=yes; fi
+    elif ! pgrep -f "$(ranks_of "$out")" >/dev/null; then
+        # Those of other hosts left with these, or had not joined them yet and would wait for them for ever.
+        for host in "${hosts[@]:1}"; do signal_ranks "$host" USR1 "$out"; done
+    fi
+    return 1
+}
+
+# Of an evaluation, which has nothing to save.
+end_ranks() {
+    local host
+    for host in "${hosts[@]}"; do signal_ranks "$host" TERM "$out"; done
+    end_step
+}
 
 if [[ ! -f $out/shards/index.json ]]; then
-    largede-data shard "$pairs" --out "$out/shards"
+    do_step largede-data shard "$pairs" --out "$out/shards"
 fi
-largede-data verify "$out/shards"
+do_step largede-data verify "$out/shards"
 
-on_all_machines train "$recipe" --data.shards "$out/shards" --run.out "$out/train" "$@"
+on_all_machines tell_all_ranks train "$recipe" --data.shards "$out/shards" --run.out "$out/train" "$@"
 
-if [[ ! -d $out/model ]]; then
-    largede export "$out/train" "$out/model"
-fi
+which_checkpoint "$out"
+do_step largede export "$out/train" "$out/model" --again "${which[@]}"
 [[ $benchmark != - ]] || exit 0
 
-on_all_machines evaluate --model "$out/model" --data "$benchmark" --training "$out/train" --out "$out/report"
+on_all_machines end_ranks evaluate \
+    --model "$out/model" --data "$benchmark" --training "$out/train" --out "$out/report"
 say "the report is $out/report/report.html"

@@ -6,6 +6,8 @@
 #
 # JOB_COMPLETION_INDEX, which Kubernetes sets, is the number of the node, from 0. BENCHMARK may be - for no evaluation. Not
 # by way of a launcher: those kill what still saves half a minute after SIGTERM, and not all hand on the status 75.
+#
+#   PATIENCE_S   seconds that the other ranks of the node have to end in when the first has left with a failure (300)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 (($# >= 4)) || die "usage: bash launch/pod.sh RECIPE PAIRS.jsonl BENCHMARK OUT [--group.key value ...]"
@@ -16,6 +18,7 @@ done
 [[ -n ${MASTER_ADDR:-} ]] || die "MASTER_ADDR is not set; expected the name of the first pod"
 recipe=$1 pairs=$2 benchmark=$3 out=$4
 shift 4
+demand_inputs "$recipe" "$pairs" "$benchmark" "$out"
 use_installed
 export MASTER_ADDR MASTER_PORT=${MASTER_PORT:-29500}
 export WORLD_SIZE=$((NODES * RANKS_PER_NODE)) LOCAL_WORLD_SIZE=$RANKS_PER_NODE
@@ -44,12 +47,13 @@ on_ranks() {
         forget "$process"
         if ((last != 0 && status == 0)); then
             status=$last
-            # The others notice, or save as this one did; what does not end in five minutes waits for ever.
-            (sleep 300 && kill -KILL "${ranks[@]}") 2>/dev/null &
+            # The others notice, or save as this one did; what does not end in time waits for ever.
+            (sleep "${PATIENCE_S:-300}" && kill -KILL "${ranks[@]}") 2>/dev/null &
             patience=$!
         fi
     done
-    [[ -z $patience ]] || kill "$patience"
+    # Unless it has ended as well, having killed the last of them.
+    [[ -z $patience ]] || kill "$patience" 2>/dev/null || true
     ((status == 0)) || exit "$status"
 }
 
@@ -59,7 +63,7 @@ forget() {
     ranks=("${kept[@]}")
 }
 
-# in_turn FILE COMMAND...: the first node does it; the others wait for FILE.
+# in_turn FILE COMMAND...: the first node does it if there is no FILE; the others wait for FILE.
 in_turn() {
     local result=$1
     shift
@@ -70,8 +74,16 @@ in_turn() {
     fi
 }
 
+export_again() {
+    which_checkpoint "$out"
+    largede export "$out/train" "$out/model" --again "${which[@]}"
+    touch "$out/exported"
+}
+
+# No rank leaves training before the first node has come to it, so what the others find afterwards is of this start.
+((JOB_COMPLETION_INDEX > 0)) || rm -f "$out/exported"
 in_turn "$out/shards/index.json" largede-data shard "$pairs" --out "$out/shards"
 on_ranks train "$recipe" --data.shards "$out/shards" --run.out "$out/train" "$@"
-in_turn "$out/model/modules.json" largede export "$out/train" "$out/model"
+in_turn "$out/exported" export_again
 [[ $benchmark != - ]] || exit 0
 on_ranks evaluate --model "$out/model" --data "$benchmark" --training "$out/train" --out "$out/report"

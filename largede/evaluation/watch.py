@@ -8,7 +8,6 @@ a process of its own; this one holds neither model nor GPU.
 import json
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import time
@@ -33,7 +32,6 @@ from largede.runs.evaluated import (
     watchers_folder,
 )
 from largede.runs.files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
-from largede.verbs import Terminated
 
 TRIES = 2
 FAILURES_IN_A_ROW = 3
@@ -276,12 +274,3 @@ def refuse_other_settings(path: Path, now: dict[str, Any]) -> None:
             expected="checkpoints of one run evaluated alike, so that they can be compared",
             mend=f"give the same again, or move {path.parent} away and evaluate all of them anew",
         )
-
-
-def raise_on_sigterm() -> None:
-    """End the evaluation at work too when the watcher is asked to leave."""
-
-    def leave(number: int, frame: Any) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, leave)

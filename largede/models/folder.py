@@ -2,14 +2,15 @@
 
 A folder of one tower is a sentence-transformers model (Transformer, Pooling, Dense, Normalize). Layouts with two
 towers are written as two such folders, `query/` and `passage/`; what they share is in both. `largede.json` says which
-it is. Weights are written from a source a range at a time, so the model need not fit into memory.
+it is and what the weights are those of. They are written from a source a range at a time, so the model need not fit
+into memory.
 """
 
 import contextlib
 import copy
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from largede.streams.chunks import TokenRows, make_chunks
 CHUNK_TOKENS = 16_384
 MODULE_TYPES = "sentence_transformers.models."
 MAX_SHARD_GIB = 4.0
+ABOUT = "largede.json"
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class FolderSettings:
     card: str
     dtype: str = "float32"
     max_shard_gib: float = MAX_SHARD_GIB
+    origin: Mapping[str, str] = field(default_factory=dict)
+    """What the weights are those of: goes into `largede.json`."""
 
     def __post_init__(self) -> None:
         if self.dtype not in KINDS:
@@ -59,6 +63,8 @@ def write_model_folder(
     out: Path,
     weights: WeightSource | None = None,
     wrote: Callable[[int], None] = lambda count: None,
+    *,
+    replacing: bool = False,
 ) -> None:
     """Write the export folder `out`, under a temporary name until it is whole.
 
@@ -69,15 +75,17 @@ def write_model_folder(
         out: a folder that is new or empty.
         weights: where the numbers come from; those that the model holds, by default.
         wrote: told the bytes of each piece that was written.
+        replacing: `out` may be there; it gives way when the new one is whole.
     Raises:
-        ModelError: `out` exists, or a number does not fit into the dtype.
+        ModelError: `out` exists (without `replacing`), or a number does not fit into the dtype.
     """
-    refuse_existing(out, ModelError)
+    if not replacing:
+        refuse_existing(out, ModelError)
     writer = WeightWriter(weights or HeldWeights(model), settings.dtype, wrote)
     source_names = {id(parameter): name for name, parameter in model.named_parameters()}
     one_tower = model.query_tower is model.passage_tower
     towers: dict[Side, str] = {"query": "" if one_tower else "query", "passage": "" if one_tower else "passage"}
-    with writing_folder(out) as partial:
+    with writing_folder(out, replacing=replacing) as partial:
         for side in SIDES[: 1 if one_tower else 2]:
             tower, folder = model.tower(side), partial / towers[side]
             folder.mkdir(exist_ok=True)
@@ -85,8 +93,26 @@ def write_model_folder(
             if tower.projection is not None:
                 write_dense(tower.projection, source_names, writer, folder / "2_Dense")
             _write_modules(tower, tokenizer, settings, folder)
-        write_json(partial / "largede.json", {"layout": model.layout, "towers": towers})
+        told = {"layout": model.layout, "towers": towers, "origin": dict(settings.origin)}
+        write_json(partial / ABOUT, told)
         write_text(partial / "README.md", settings.card)
+
+
+def origin_of(folder: Path) -> dict[str, str]:
+    """What the weights of a folder that `write_model_folder` wrote are those of; nothing where there is no folder.
+
+    Raises:
+        ModelError: it was written by something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return {}
+    if not (folder / ABOUT).is_file():
+        raise ModelError(
+            f"{folder} exists and is no model folder: it has no {ABOUT}",
+            expected="a new or empty folder, or one that `largede export` wrote",
+            mend="name another folder",
+        )
+    return dict(_read_json(folder / ABOUT).get("origin", {}))
 
 
 def written_bytes(model: DualEncoder, dtype: str) -> int:
@@ -206,8 +232,8 @@ def load_text_encoder(path: str | Path, *, device: str | None = None, dtype: str
     if not folder.is_dir():
         raise ModelError(f"no model folder {folder}", expected="a folder", mend="run `largede export` first")
     names: dict[Side, str] = {"query": "", "passage": ""}
-    if (folder / "largede.json").is_file():
-        names = _read_json(folder / "largede.json")["towers"]
+    if (folder / ABOUT).is_file():
+        names = _read_json(folder / ABOUT)["towers"]
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
     if dtype not in dtypes:
         raise ModelError(f"dtype {dtype!r}", expected=" or ".join(dtypes), mend="choose one of them")

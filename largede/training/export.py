@@ -7,6 +7,7 @@ of the checkpoint to those of the folder a piece at a time.
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,17 +16,18 @@ from torch import Tensor
 
 from largede.config.recipe import ModelConfig, Recipe
 from largede.errors import CheckpointError, MachineError, ModelError
-from largede.files import refuse_existing
+from largede.files import refuse_existing, sha256_file
 from largede.models.build import build_dual_encoder, build_structure, is_t5, load_tokenizer
 from largede.models.dual_encoder import DualEncoder
 from largede.models.folder import (
     MAX_SHARD_GIB,
     FolderSettings,
+    origin_of,
     write_model_folder,
     written_bytes,
 )
 from largede.training.checkpoints.read import CheckpointWeights, SliceReader
-from largede.training.checkpoints.state import CheckpointState, recipe_of, sound_checkpoints, sound_state
+from largede.training.checkpoints.state import STATE_FILE, CheckpointState, recipe_of, sound_checkpoints, sound_state
 from largede.training.model_card import model_card
 
 TOKENIZER_FOLDER = "tokenizer"
@@ -40,6 +42,7 @@ def export_checkpoint(
     *,
     dtype: str = "float32",
     max_shard_gib: float = MAX_SHARD_GIB,
+    again: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Path:
     """Write the model of `checkpoint` (a step-… folder, or a run folder: its newest sound one) to the new folder `out`.
@@ -50,27 +53,54 @@ def export_checkpoint(
         dtype: of the written weights. The default, float32, is that of the checkpoint's masters, so nothing is
             lost; a reader can round when it loads.
         max_shard_gib: more weights than this are written as several files.
-        say: told the progress, for models that take longer than some seconds.
+        again: `out` may be an export of before. One of the same checkpoint, written the same way, stays as it is; any
+            other is replaced when the new one is whole.
+        say: told what was done, and the progress for models that take longer than some seconds.
     Returns:
         The step-… folder that was exported.
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
-        ModelError: `out` exists; an unknown dtype, or one too small for a weight; the backbone's config is missing.
+        ModelError: `out` exists, or with `again` is no export; an unknown dtype, or one too small for a weight; the
+            backbone's config is missing.
         MachineError: not enough room.
     """
-    refuse_existing(out, ModelError)
+    if again:
+        out = out.resolve()  # a folder behind a link gives way, not the link
+        found = origin_of(out)
+    else:
+        refuse_existing(out, ModelError)
+        found = {}
     checkpoint, state = sound_checkpoint(checkpoint)
+    origin = {"checkpoint": checkpoint.name, "state": sha256_file(checkpoint / STATE_FILE)}
+    origin |= {"dtype": dtype, "max_shard_gib": str(max_shard_gib)}
+    if found == origin:
+        say(f"{out} holds {checkpoint} already")
+        return checkpoint
+    settings = folder_settings(recipe_of(state), model_card(checkpoint, state, dtype), dtype, max_shard_gib)
+    write_export(checkpoint, state, replace(settings, origin=origin), out, replacing=again, say=say)
+    say(f"exported {checkpoint} to {out}")
+    return checkpoint
+
+
+def write_export(
+    checkpoint: Path,
+    state: CheckpointState,
+    settings: FolderSettings,
+    out: Path,
+    *,
+    replacing: bool,
+    say: Callable[[str], None],
+) -> None:
+    """Write a sound checkpoint's model to `out`. Raises as `export_checkpoint`."""
     recipe = recipe_of(state)
-    settings = folder_settings(recipe, model_card(checkpoint, state, dtype), dtype, max_shard_gib)
     model = structure_without_numbers(recipe.model)
     refuse_other_shapes(model, checkpoint, state)
-    size = written_bytes(model, dtype)
+    size = written_bytes(model, settings.dtype)
     demand_room(out, size)
     kept = checkpoint.parent.parent / TOKENIZER_FOLDER
     tokenizer = load_tokenizer(kept if kept.is_dir() else recipe.model.tokenizer or recipe.model.backbone)
     weights = CheckedWeights(checkpoint, state)
-    write_model_folder(model, tokenizer, settings, out, weights, Progress(size, say).wrote)
-    return checkpoint
+    write_model_folder(model, tokenizer, settings, out, weights, Progress(size, say).wrote, replacing=replacing)
 
 
 def export_untrained(recipe: Recipe, out: Path) -> None:

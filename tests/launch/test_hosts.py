@@ -85,6 +85,19 @@ def test_a_run_over_pdsh_outlives_a_host_and_a_signal(
     hosts.join_again("node-c")
 
 
+def test_a_signal_that_comes_while_the_ranks_are_started_ends_all_of_them(
+    hosts: MadeHosts, small_run: SmallRun, tmp_path: Path
+) -> None:
+    two = ManyNodes(hosts, small_run, tmp_path / "run", NAMES[:2])
+    wait_until(lambda: "spawned with command" in two.said(), TRAINS_WITHIN_S, two.said)
+    two.signal(signal.SIGTERM)
+    assert two.ends(ENDS_WITHIN_S) == 75, two.said()
+    assert steps_done(tmp_path / "run") == 0
+    for name in NAMES[:2]:
+        left = hosts.command(name, "pgrep", "-f", f"largede[.]cli .*{tmp_path}/run/")
+        assert subprocess.run(left, capture_output=True, text=True).stdout == ""
+
+
 def test_a_run_over_openmpi_outlives_the_processes_of_a_host(
     hosts: MadeHosts, small_run: SmallRun, uninterrupted: list[float], tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,43 @@ def test_pods_save_when_one_has_to_go_and_fewer_go_on(
     assert "continuing from" in alone.said()
     assert losses(out) == pytest.approx(uninterrupted, abs=1e-5)
     assert (out / "model" / "modules.json").is_file()
+
+
+# In place of largede: rank 1 leaves with 75, rank 0 waits for it for ever.
+RANKS = """
+import os, sys, time
+if os.environ["RANK"] == "1":
+    sys.exit(75)
+time.sleep(60)
+"""
+
+
+def test_a_rank_that_waits_for_ever_is_ended_and_the_status_is_that_of_the_first(tmp_path: Path) -> None:
+    stand_in(tmp_path, RANKS)
+    (tmp_path / "out" / "shards").mkdir(parents=True)
+    (tmp_path / "out" / "shards" / "index.json").touch()
+    place = {"MASTER_ADDR": "127.0.0.1", "NODES": "1", "RANKS_PER_NODE": "2", "JOB_COMPLETION_INDEX": "0"}
+    done = subprocess.run(
+        ["bash", SCRIPT, "mini", "pairs.jsonl", "-", str(tmp_path / "out")],
+        env={"PATH": "/usr/bin:/bin", "LARGEDE_VENV": str(tmp_path), "PYTHONPATH": str(tmp_path), "PATIENCE_S": "2"}
+        | place,
+        cwd=tmp_path,
+        timeout=50,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 75, done.stderr
+
+
+def stand_in(folder: Path, ranks: str) -> None:
+    """An environment whose `python -m largede.cli` is the program `ranks`."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python").symlink_to(sys.executable)
+    (folder / "bin" / "largede").write_text("#!/bin/sh\nexit 9\n")
+    (folder / "bin" / "largede").chmod(0o755)
+    (folder / "largede").mkdir()
+    (folder / "largede" / "__init__.py").touch()
+    (folder / "largede" / "cli.py").write_text(ranks)
 
 
 @pytest.mark.parametrize(

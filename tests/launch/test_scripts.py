@@ -17,7 +17,7 @@ def many_nodes(folder: Path, hostfile: str | None, **setting: str) -> str:
         (folder / "bin" / program).symlink_to(str(shutil.which(program)))
     if hostfile is not None:
         (folder / "hostfile").write_text(hostfile)
-    words = [folder / "hostfile", "mini", "pairs.jsonl", "-", folder / "out"]
+    words = [folder / "hostfile", "mini", LAUNCH, "-", folder / "out"]
     done = subprocess.run(
         [folder / "bin" / "bash", LAUNCH / "many_nodes.sh", *words],
         env={"PATH": str(folder / "bin")} | setting,
@@ -61,7 +61,7 @@ def test_a_missing_or_unknown_launcher_is_named(tmp_path: Path) -> None:
 def test_jobs_outside_of_what_they_were_made_for_say_so(tmp_path: Path) -> None:
     for words, setting, message in (
         (["slurm.sbatch", "mini"], {}, "usage: sbatch"),
-        (["slurm.sbatch", "mini", "pairs", "-", "out"], {"LARGEDE_VENV": str(tmp_path)}, "no largede in"),
+        (["slurm.sbatch", "mini", LAUNCH, "-", "out"], {"LARGEDE_VENV": str(tmp_path)}, "no largede in"),
         (["evaluate.sbatch", "run"], {}, "usage: sbatch --array=0-7"),
         (["evaluate.sbatch", "run", "beir"], {}, "no job array"),
     ):
@@ -72,6 +72,34 @@ def test_jobs_outside_of_what_they_were_made_for_say_so(tmp_path: Path) -> None:
             text=True,
         )
         assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+PLACE_OF_A_POD = {"MASTER_ADDR": "127.0.0.1", "NODES": "1", "RANKS_PER_NODE": "1", "JOB_COMPLETION_INDEX": "0"}
+
+
+@pytest.mark.parametrize("script", ["one_node.sh", "many_nodes.sh", "pod.sh", "slurm.sbatch"])
+def test_inputs_that_are_not_there_are_refused_before_anything_is_done(script: str, tmp_path: Path) -> None:
+    pairs, bare = tmp_path / "pairs.jsonl", tmp_path / "bare"
+    pairs.touch()
+    bare.mkdir()
+    out = tmp_path / "out"
+    for words, message in (
+        (["minni", pairs, "-", out], "no recipe minni; expected a YAML file, or the name of one in"),
+        (["mini", bare / "pairs", "-", out], "no pairs"),
+        (["mini", pairs, bare / "none", out], "no corpus.jsonl in the benchmark"),
+        (["mini", pairs, bare, out], "no corpus.jsonl in the benchmark"),
+        (["mini", pairs, "-", ""], "OUT is empty"),
+    ):
+        if script == "many_nodes.sh":
+            words = ["hostfile", *words]
+        done = subprocess.run(
+            ["bash", LAUNCH / script, *words],
+            env={"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(ROOT)} | PLACE_OF_A_POD,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bare", "pairs.jsonl"]
 
 
 def test_the_scripts_pass_shellcheck() -> None:

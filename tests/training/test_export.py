@@ -1,6 +1,8 @@
 """Exported checkpoints: the same as a model built whole and saved, in little memory, whole or not there at all."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -20,12 +22,14 @@ from largede.cli import main
 from largede.config.load import with_settings
 from largede.config.recipe import Layout, Recipe
 from largede.errors import CheckpointError, MachineError, ModelError
+from largede.files import fingerprint_of, sha256_file
 from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import SIDES
-from largede.models.folder import load_text_encoder
+from largede.models.folder import load_text_encoder, origin_of
+from largede.runs.evaluated import Evaluated, write_record
 from largede.training import export
 from largede.training.checkpoints.read import SliceReader
-from largede.training.checkpoints.state import StreamPlace, read_state, recipe_of
+from largede.training.checkpoints.state import CHECKSUM, STATE_FILE, StreamPlace, read_state, recipe_of
 from largede.training.checkpoints.write import save_checkpoint
 from largede.training.construct import build_filled_engine
 from largede.training.export import export_checkpoint
@@ -170,6 +174,91 @@ def test_a_damaged_checkpoint_is_not_exported(run: Path, tmp_path: Path, capsys:
     said = capsys.readouterr().err
     assert f"is damaged: {file.name}" in said and "to mend:" in said
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def add_checkpoint(run: Path, step: int) -> Path:
+    """The weights of step 7 as if they were those of `step`."""
+    checkpoint = Path(shutil.copytree(run / "checkpoints" / "step-00000007", run / "checkpoints" / f"step-{step:08d}"))
+    values = json.loads((checkpoint / STATE_FILE).read_text())
+    del values[CHECKSUM]
+    values["step"] = step
+    (checkpoint / STATE_FILE).write_text(json.dumps(values | {CHECKSUM: fingerprint_of(values)}))
+    return checkpoint
+
+
+def evaluate_as(run: Path, step: int, value: float) -> None:
+    name = f"step-{step:08d}"
+    made = sha256_file(run / "checkpoints" / name / STATE_FILE)
+    write_record(run, Evaluated(step, name, "ndcg@10", value, {}, made, 0.0))
+
+
+def said_by_export(capsys: pytest.CaptureFixture[str], *words: Path | str) -> str:
+    status = main(["export", *map(str, words)])
+    said = capsys.readouterr()
+    assert (status == 0) == (said.err == "")
+    return said.out + said.err
+
+
+def test_an_export_of_before_gives_way_to_another_checkpoint_and_only_to_that(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert f"exported {run}/checkpoints/step-00000007 to {model}" in said_by_export(capsys, run, model, "--again")
+    before = model.stat().st_ino
+    assert "holds" in said_by_export(capsys, run, model, "--again") and model.stat().st_ino == before
+    add_checkpoint(run, 9)
+    assert "already exists" in said_by_export(capsys, run, model) and model.stat().st_ino == before
+    assert "exported" in said_by_export(capsys, run, model, "--again")
+    assert origin_of(model)["checkpoint"] == "step-00000009" and "9 of" in (model / "README.md").read_text()
+    assert "exported" in said_by_export(capsys, run, model, "--again", "--dtype", "bfloat16")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
+
+
+def test_a_folder_of_something_else_never_gives_way(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "thesis.tex").write_text("years of work")
+    assert "is no model folder" in said_by_export(capsys, run, tmp_path / "model", "--again")
+    assert [path.name for path in (tmp_path / "model").iterdir()] == ["thesis.tex"]
+
+
+def test_an_export_that_fails_leaves_the_one_before(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    export_checkpoint(run, tmp_path / "model")
+    before = (tmp_path / "model" / "largede.json").read_bytes()
+    add_checkpoint(run, 9)
+    replace, model = os.replace, tmp_path / "model"
+
+    def failing(source: Path, target: Path) -> None:
+        if Path(target) == model and Path(source).name.endswith(".partial"):
+            raise PermissionError(errno.EPERM, "not allowed", str(target))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(PermissionError):
+        export_checkpoint(run, model, again=True)
+    assert (model / "largede.json").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
+
+
+def test_the_best_checkpoint_that_is_left_is_exported(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "model"
+    assert "was evaluated" in said_by_export(capsys, run, model, "--best") and not model.exists()
+    for step, value in ((9, 0.5), (11, 0.7), (12, 0.6)):
+        add_checkpoint(run, step)
+        evaluate_as(run, step, value)
+    evaluate_as(run, 7, 0.4)
+    assert "step-00000011 to" in said_by_export(capsys, run, model, "--best")
+    shutil.rmtree(run / "checkpoints" / "step-00000011")
+    said = said_by_export(capsys, run, model, "--best", "--again")
+    assert "step-00000011, the best, is gone" in said and "step-00000012 to" in said
+    for step in (7, 9, 12):  # trained again: no longer what was evaluated
+        state = run / "checkpoints" / f"step-{step:08d}" / STATE_FILE
+        state.write_text(state.read_text() + " ")
+    assert "none that was evaluated is left" in said_by_export(capsys, run, model, "--best", "--again")
+    assert origin_of(model)["checkpoint"] == "step-00000012"
 
 
 def test_a_checkpoint_that_goes_away_meanwhile_leaves_nothing(
