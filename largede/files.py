@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     Raises NoRoomError when there is no room left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{_name_of_our_own()}.partial")
     try:
         with partial.open("wb") as stream:
             yield stream
@@ -66,7 +67,7 @@ def remove_folder(folder: Path) -> None:
     for left in folder.parent.glob(f".{folder.name}.*.removed"):
         shutil.rmtree(left, ignore_errors=True)
     if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+        doomed = folder.with_name(f".{folder.name}.{_name_of_our_own()}.removed")
         os.replace(folder, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
@@ -99,6 +100,11 @@ def sync_folder(folder: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+def _name_of_our_own() -> str:
+    # Threads share a process number, and so do containers that share a disk.
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def _umask() -> int:

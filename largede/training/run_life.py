@@ -2,6 +2,7 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +34,7 @@ class RunLife:
         self.say = say
         self.step = 0
         self._state: RunState | None = None
+        self._writing = threading.RLock()  # the main thread changes the state, and the claim's thread renews it
         self._claim = Claim(folder / LOCK, beat=self._write)
 
     def __enter__(self) -> "RunLife":
@@ -98,16 +100,18 @@ class RunLife:
 
     def _say(self, state: str, why: str) -> None:
         now = time.time()
-        self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
         try:
-            self._write()
+            with self._writing:
+                self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
+                self._write()
         except NoRoomError as error:
             self.say(f"warning: {error.given}")  # whether a full disk ends the run is not decided here
 
     def _write(self) -> None:
-        if rank() == 0 and self._state is not None and not self.is_lost:
-            self._state = replace(self._state, step=self.step, heartbeat=time.time())
-            write_run_state(self.folder, self._state)
+        with self._writing:
+            if rank() == 0 and self._state is not None and not self.is_lost:
+                self._state = replace(self._state, step=self.step, heartbeat=time.time())
+                write_run_state(self.folder, self._state)
 
 
 def touched(path: Path) -> int:

@@ -206,6 +206,23 @@ def test_a_run_of_another_machine_that_died_is_taken_over_and_a_living_one_is_no
         raise AssertionError("two runs in one folder")
 
 
+def test_the_last_word_on_a_run_stands_whenever_the_claim_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim's thread writes all the time; a state of its own reading must not replace a newer one."""
+    monkeypatch.setattr(claims, "BEAT_S", 0.0005)
+    for number in range(40):
+        with RunLife(tmp_path, 200, lambda line: None) as life:
+            for step in range(10):
+                life.begin(step)
+            if number % 2:
+                life.stop("asked")
+        said = read_run_state(tmp_path)
+        assert said is not None and said.state == ("stopped" if number % 2 else "finished") and said.step == 9
+        assert life._claim.trouble == ""
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
 def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from largede.runs.provenance import environment, provenance
 
