@@ -138,7 +138,7 @@ def _damaged(path: Path, why: str) -> DataError:
     return DataError(
         f"{path} cannot be read ({why})",
         expected="a JSON object written by largede",
-        mend="remove the folder that holds it and run the command again",
+        mend="bring that file back from a copy, or move it away and give the command again: what can be made anew is",
     )
 
 

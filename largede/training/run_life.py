@@ -35,7 +35,7 @@ class RunLife:
         self.step = 0
         self._state: RunState | None = None
         self._writing = threading.RLock()  # the main thread changes the state, and the claim's thread renews it
-        self._claim = Claim(folder / LOCK, beat=self._write)
+        self._claim = Claim(folder / LOCK, beat=self._write, say=say)
 
     def __enter__(self) -> "RunLife":
         all_or_none(self._take_folder)
