@@ -123,23 +123,22 @@ def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
         stream.write(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """One JSON object from a file that largede wrote earlier. Raises DataError when it is damaged."""
+MOVE_AWAY = "bring that file back from a copy, or move it away and run the command again"
+
+
+def read_json_object(path: Path, mend: str = MOVE_AWAY) -> dict[str, Any]:
+    """One JSON object from a file that largede wrote earlier. Raises DataError, with `mend`, when it is damaged."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged_file(path, str(error), mend) from error
     if not isinstance(value, dict):
-        raise _damaged(path, f"a JSON {type(value).__name__}")
+        raise damaged_file(path, f"a JSON {type(value).__name__}", mend)
     return value
 
 
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path} cannot be read ({why})",
-        expected="a JSON object written by largede",
-        mend="bring that file back from a copy, or move it away and give the command again: what can be made anew is",
-    )
+def damaged_file(path: Path, why: str, mend: str = MOVE_AWAY) -> DataError:
+    return DataError(f"{path} cannot be read ({why})", expected="a JSON object written by largede", mend=mend)
 
 
 def sha256_file(path: Path) -> str:

@@ -192,7 +192,11 @@ class Watcher:
 
     def run_has_ended(self) -> bool:
         """Whether no further checkpoint is to be expected, unless somebody starts the run again."""
-        said = read_run_state(self.run)
+        try:
+            said = read_run_state(self.run)
+        except DataError as error:
+            self.say_once(str(error))
+            return False
         life = life_of(self.run, said)
         if said is not None and life in ("died", "failed", "stopped"):
             self.say_once(f"the run has {life} at step {said.step} of {said.steps}: {said.why or 'no word why'}")

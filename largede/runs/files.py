@@ -18,8 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from largede.runs.claims import is_held
-from largede.errors import DataError
-from largede.files import read_json_object, write_json
+from largede.files import damaged_file, read_json_object, write_json
 
 LOCK = "lock.json"
 STATE = "state.json"
@@ -55,16 +54,14 @@ class RunState:
 
 def read_run_state(run: Path) -> RunState | None:
     """None when the run has not said anything. Raises DataError when the file is damaged."""
-    path = run / STATE
+    path, mend = run / STATE, f"remove {STATE}, and nothing else: the run writes it anew when it next starts"
     if not path.is_file():
         return None
-    found = read_json_object(path)
+    found = read_json_object(path, mend)
     try:
         return RunState(**{name: found[name] for name in RunState.__dataclass_fields__ if name in found})
     except TypeError as error:
-        raise DataError(
-            f"{path} cannot be read ({error})", expected="what a run says of itself", mend="remove the file"
-        ) from None
+        raise damaged_file(path, str(error), mend) from None
 
 
 def write_run_state(run: Path, state: RunState) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from largede.errors import LargedeError, NoRoomError, TrainingError
+from largede.errors import DataError, LargedeError, NoRoomError, TrainingError
 from largede.runs.claims import SILENT_S, Claim, Holder, silence_s
 from largede.runs.files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
@@ -55,8 +55,9 @@ class RunLife:
         try:
             if self._state is None or self._state.state == "running":
                 self._conclude(*how_it_ended(error))
-        finally:
             self._claim.release()
+        except OSError as trouble:  # of a disk that is away: it must not hide what the run ended with
+            self.say(f"warning: {self.folder} could not be left in order: {trouble}")
 
     def begin(self, step: int) -> None:
         """The run is about to go on after `step`."""
@@ -95,7 +96,7 @@ class RunLife:
 
     def _conclude(self, state: str, why: str) -> None:
         """A start that was refused leaves the word of the run before it, if there is one."""
-        if self._state is not None or read_run_state(self.folder) is None:
+        if self._state is not None or not has_said_something(self.folder):
             self._say(state, why)
 
     def _say(self, state: str, why: str) -> None:
@@ -112,6 +113,14 @@ class RunLife:
             if rank() == 0 and self._state is not None and not self.is_lost:
                 self._state = replace(self._state, step=self.step, heartbeat=time.time())
                 write_run_state(self.folder, self._state)
+
+
+def has_said_something(folder: Path) -> bool:
+    """Whether a run left its word there; one that cannot be read is none, and gives way to the next."""
+    try:
+        return read_run_state(folder) is not None
+    except DataError:
+        return False
 
 
 def touched(path: Path) -> int:

@@ -13,7 +13,6 @@ from test_trainer import recipe_for
 
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, TrainingError
-from largede.files import write_json
 from largede.runs import claims
 from largede.runs.claims import Claim
 from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
@@ -240,9 +239,29 @@ def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_state_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     from largede.errors import DataError
 
-    write_json(tmp_path / STATE, {"state": "running"})
-    with pytest.raises(DataError, match=r"state\.json"):
-        read_run_state(tmp_path)
+    for damaged in ('{"state": "running"}', "{", "12", ""):
+        (tmp_path / STATE).write_text(damaged)
+        with pytest.raises(DataError, match=r"state\.json cannot be read") as refused:
+            read_run_state(tmp_path)
+        assert refused.value.mend.startswith("remove state.json, and nothing else")
+
+
+def test_a_damaged_state_hides_no_error_and_gives_way_to_the_next_word(tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text("{ half")
+    with pytest.raises(TrainingError, match="the real error"), RunLife(tmp_path, 5, lambda line: None):
+        raise TrainingError("the real error", expected="", mend="")
+    assert state(tmp_path) == "failed 0/5 the real error"
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_a_disk_that_goes_away_hides_no_error(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(TrainingError, match="the real error"), RunLife(tmp_path / "run", 5, lines.append) as life:
+        life.begin(1)
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        (tmp_path / "run").write_text("in the way")
+        raise TrainingError("the real error", expected="", mend="")
+    assert "could not be left in order" in lines[-1]
 
 
 def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
