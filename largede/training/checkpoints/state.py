@@ -10,7 +10,7 @@ from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError
 from largede.files import fingerprint_of, sha256_file
-from largede.training.checkpoints.retention import FOLDER_PATTERN
+from largede.training.checkpoints.retention import FOLDER_PATTERN, step_of
 from largede.training.collectives import any_over_ranks, group_device, objects_of_ranks, rank, world_size
 
 FORMAT = 1
@@ -125,10 +125,14 @@ def sound_state(checkpoint: Path) -> CheckpointState:
     return state
 
 
-def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
-    """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective."""
+def sound_checkpoints(folder: Path, upto_step: int | None = None) -> Iterator[tuple[Path, CheckpointState]]:
+    """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective.
+
+    Those after `upto_step` are not looked at.
+    """
+    names = [path.name for path in folder.glob(FOLDER_PATTERN) if upto_step is None or step_of(path.name) <= upto_step]
     # Rank 0's view of the folder counts: a shared file system may show it to others a moment later.
-    for name in objects_of_ranks(sorted((p.name for p in folder.glob(FOLDER_PATTERN)), reverse=True))[0]:
+    for name in objects_of_ranks(sorted(names, reverse=True))[0]:
         state, problem = None, ""
         try:
             state = read_state(folder / name)
