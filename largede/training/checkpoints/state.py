@@ -21,6 +21,10 @@ CHECKSUM = "checksum"
 """In `state.json`, of all the rest of it."""
 
 
+OF_A_CHECKPOINT = {"step", "recipe", "files"}
+"""What every `state.json` of a checkpoint has."""
+
+
 class OtherFormatError(CheckpointError):
     """A checkpoint that may be sound and that this largede does not understand."""
 
@@ -64,13 +68,12 @@ def read_state(checkpoint: Path) -> CheckpointState:
         if checksum not in (None, fingerprint_of(values)):  # None: written before there was one
             raise ValueError("it differs from what was written")
         refuse_other_format(checkpoint, values)
+        if not values.keys() >= OF_A_CHECKPOINT:  # a run says what it does in a file of the same name
+            raise no_checkpoint(checkpoint, f"it has no {STATE_FILE} of one")
         state = CheckpointState(**values)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{checkpoint} is no checkpoint: it has no {STATE_FILE}",
-            expected="a folder step-… of a run's checkpoints/, written to its end",
-            mend="give an older step-… folder beside it",
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = checkpoint.is_dir()
+        raise no_checkpoint(checkpoint, f"it has no {STATE_FILE}" if is_there else "there is no such folder") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{checkpoint / STATE_FILE} cannot be read: {error}",
@@ -78,6 +81,14 @@ def read_state(checkpoint: Path) -> CheckpointState:
             mend="use the checkpoint before it",
         ) from None
     return state
+
+
+def no_checkpoint(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no checkpoint: {why}",
+        expected="a folder step-… of a run's checkpoints/, written to its end",
+        mend="give an older step-… folder beside it" if path.is_dir() else "check the path",
+    )
 
 
 def refuse_other_format(checkpoint: Path, values: dict[str, Any]) -> None:

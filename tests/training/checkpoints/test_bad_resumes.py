@@ -108,6 +108,11 @@ def story(folder: str, world: MadeWorld) -> dict[str, tuple[Answer, bool]]:
     for state in spoilt.glob("checkpoints/*/state.json"):
         state.write_text("{", encoding="utf-8")
     answers["all damaged"] = largede(*train, "--run.out", str(spoilt)), len(list(spoilt.glob("checkpoints/*"))) > 1
+    ask("all damaged exported", spoilt, "export", str(spoilt), str(path / "model"))
+    shutil.copytree(spoilt, path / "unsaved", ignore=shutil.ignore_patterns("step-*"))
+    ask("none yet exported", path / "unsaved", "export", str(path / "unsaved"), str(path / "model"))
+    ask("nowhere exported", out, "export", str(path / "nowhere"), str(path / "model"))
+    ask("exported to nowhere", out, "export", str(out), "/proc/x/model")
     ask("no run exported", world.shards, "export", str(world.shards), str(path / "model"))
     ask("no run started from", out, *train, "--run.out", str(path / "fresh"), "--run.start_from", str(world.shards))
     ask("a run started from", out, *train, "--run.out", str(path / "fresh"), "--run.start_from", str(out))
@@ -154,6 +159,14 @@ def test_a_checkpoint_of_a_newer_largede_is_not_passed_over(name: str, answers: 
 def test_a_folder_that_is_no_checkpoint_is_named(name: str, answers: dict[str, tuple[Answer, bool]]) -> None:
     refused(answers, name, "is no checkpoint: it has no state.json", "a folder step-…")
     assert answers["nothing exported"][1] and answers["nothing begun"][1]
+
+
+def test_what_cannot_be_exported_is_said_in_its_own_words(answers: dict[str, tuple[Answer, bool]]) -> None:
+    refused(answers, "all damaged exported", "no checkpoint of", "can be used: step-00000003 damaged")
+    refused(answers, "none yet exported", "has no checkpoint yet")
+    refused(answers, "nowhere exported", "nowhere is no checkpoint: there is no such folder", "check the path")
+    refused(answers, "exported to nowhere", "/proc keeps no files")
+    assert answers["nothing exported"][1]
 
 
 def test_a_run_does_not_begin_anew_over_checkpoints_that_are_all_damaged(
