@@ -13,9 +13,11 @@ tensorboard/    event files
 """
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from largede.runs.claims import is_held
 from largede.files import damaged_file, read_json_object, write_json
@@ -80,6 +82,15 @@ def life_of(run: Path, said: RunState | None) -> str:
 def ask_to_stop(run: Path, reason: str, by: str, step: int) -> None:
     """Have the run save after its step and leave; it does not go on while the file is there."""
     write_json(run / STOP, {"reason": reason, "by": by, "step": step, "time": time.time()})
+
+
+def line_of_figures(line: bytes) -> dict[str, Any] | None:
+    """One line of figures.jsonl; None when it is cut off by a kill, or is something else."""
+    try:
+        found = json.loads(line.decode())
+        return found if math.isfinite(found["step"]) else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def stop_reason(run: Path) -> str:

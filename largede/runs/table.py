@@ -16,7 +16,7 @@ from largede.durations import duration
 from largede.errors import LargedeError
 from largede.runs.evaluated import best_of, read_records
 from largede.files import read_json_object
-from largede.runs.files import CHECKPOINTS, FIGURES, RUN, STATE, RunState, life_of, read_run_state
+from largede.runs.files import CHECKPOINTS, FIGURES, RUN, STATE, RunState, life_of, line_of_figures, read_run_state
 
 TAIL_BYTES = 65_536
 
@@ -120,12 +120,7 @@ def last_figures(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
         lines = stream.read().splitlines()
-    for line in reversed(lines):
-        try:
-            return dict(json.loads(line))
-        except ValueError:
-            continue  # cut off by a kill, or being written
-    return {}
+    return next(filter(None, map(line_of_figures, reversed(lines))), {})
 
 
 def as_table(runs: Sequence[ListedRun]) -> str:

@@ -16,7 +16,7 @@ from largede.errors import LargedeError, TrainingError
 from largede.runs import claims
 from largede.runs.claims import Claim
 from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
-from largede.training.run_folder import write_part
+from largede.training.run_folder import drop_later_figures, write_part
 from largede.training.run_life import RunLife, how_it_ended
 from largede.training.trainer import Trainer
 
@@ -203,6 +203,26 @@ def test_a_run_of_another_machine_that_died_is_taken_over_and_a_living_one_is_no
     monkeypatch.setattr("largede.training.run_life.touched", lambda path: next(beating))
     with pytest.raises(TrainingError, match="node7"), RunLife(tmp_path, 5, lines.append):
         raise AssertionError("two runs in one folder")
+
+
+def test_a_part_begins_over_figures_and_folders_that_are_not_ours(tmp_path: Path) -> None:
+    lines = [
+        b'{"step": 1}',
+        b"\xff\xfe",
+        b"12",
+        b'{"step": null}',
+        b'{"loss": 1}',
+        b'{"step": 2}',
+        b'{"step": 3}',
+        b'{"st',
+    ]
+    (tmp_path / "figures.jsonl").write_bytes(b"\n".join(lines))
+    drop_later_figures(tmp_path / "figures.jsonl", 2)
+    assert (tmp_path / "figures.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    (tmp_path / "parts" / "0001.bak").mkdir(parents=True)
+    (tmp_path / "parts" / "0007").mkdir()
+    write_part(tmp_path, Recipe(), {"started": 1.0})
+    assert json.loads((tmp_path / "run.json").read_text())["part"] == 8
 
 
 def test_the_last_word_on_a_run_stands_whenever_the_claim_is_renewed(
