@@ -18,7 +18,14 @@ from largede.config.recipe import Recipe
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, write_text, writing_folder
 from largede.runs.files import FIGURES, PARTS, RUN, line_of_figures
-from largede.runs.provenance import environment, hardware, installed_packages, local_changes, provenance
+from largede.runs.provenance import (
+    environment,
+    hardware,
+    installed_packages,
+    local_changes,
+    provenance,
+    untracked_files,
+)
 from largede.training.collectives import all_or_none, objects_of_ranks, rank, world_size
 from largede.training.export import TOKENIZER_FOLDER
 
@@ -67,6 +74,7 @@ def facts_of_part(hosts: list[Host], steps_done: int, recipe: Recipe) -> dict[st
         "started": time.time(),
         "hosts": [asdict(host) for host in hosts],
         "environment": environment(),
+        "untracked": untracked_files(),
     }
 
 
