@@ -28,7 +28,15 @@ from largede.evaluation.checkpoint_evaluation import (
 )
 from largede.files import read_json_object, write_json
 from largede.runs.evaluated import Evaluated, mark_best, read_records, steps_without_progress
-from largede.runs.files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
+from largede.runs.files import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    ask_to_stop,
+    life_of,
+    read_run_state,
+    stop_reason,
+    words_of_hang,
+)
 from largede.verbs import Terminated
 
 TRIES = 2
@@ -199,7 +207,8 @@ class Watcher:
             return False
         life = life_of(self.run, said)
         if said is not None and life in ("died", "failed", "stopped"):
-            self.say_once(f"the run has {life} at step {said.step} of {said.steps}: {said.why or 'no word why'}")
+            why = said.why or words_of_hang(self.run, said.time) or "no word why"
+            self.say_once(f"the run has {life} at step {said.step} of {said.steps}: {why}")
         return life == "finished" or (life == "stopped" and bool(stop_reason(self.run)))
 
     def say_once(self, words: str) -> None:

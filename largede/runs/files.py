@@ -33,6 +33,7 @@ FIGURES = "figures.jsonl"
 RANKS = "ranks.json"
 RUN = "run.json"
 PARTS = "parts"
+HANGS = "hangs"
 
 ENDED = frozenset(["finished", "stopped", "failed"])
 
@@ -77,6 +78,15 @@ def life_of(run: Path, said: RunState | None) -> str:
     if said.state == "running" and not is_held(run / LOCK):
         return "died"
     return said.state
+
+
+def words_of_hang(run: Path, since: float) -> str:
+    """What the watchdog found out about the newest hang after `since` (unix time): in which, and who; "" if none."""
+    verdicts = [(path.stat().st_mtime, path) for path in (run / HANGS).glob("*/verdict.txt")]
+    last, path = max(verdicts, default=(0.0, run))
+    if last < since or path == run:
+        return ""
+    return " ".join(line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:2])
 
 
 def ask_to_stop(run: Path, reason: str, by: str, step: int) -> None:

@@ -13,6 +13,7 @@ from largede.errors import DataError, LargedeError, NoRoomError, TrainingError
 from largede.runs.claims import SILENT_S, Claim, Holder, silence_s
 from largede.runs.files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
+from largede.training.liveness.watchdog import RankLost
 
 LOOK_EVERY_S = 1.0
 
@@ -135,6 +136,8 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
     """The state of a run that ended with this error, or without one, and why."""
     if error is None:
         return "finished", ""
+    if isinstance(error, RankLost):
+        return "failed", error.words
     if isinstance(error, SystemExit):
         is_saved = error.code == EXIT_SAVED_ON_SIGNAL
         return ("stopped", "a signal") if is_saved else ("failed", f"left with status {error.code}")

@@ -32,7 +32,7 @@ from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.liveness.activity import LOADING, activity, phase
 from largede.training.liveness.lag import Lag
-from largede.training.liveness.watchdog import end_watch, start_watch
+from largede.training.liveness.watchdog import RankLost, start_watch, until_watch_ends
 from largede.training.monitor import Monitor
 from largede.training.optimizers import client_optimizer, set_learning_rate
 from largede.training.run_folder import open_run_folder
@@ -57,13 +57,13 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
     join_ranks(recipe.engine, group_timeout(recipe.guard))
     try:
         speak = say if rank() == 0 else lambda line: None
-        with RunLife(Path(recipe.run.out), recipe.run.steps, speak) as life:
+        with RunLife(Path(recipe.run.out), recipe.run.steps, speak) as life, until_watch_ends():
             last = Trainer(recipe, speak, allow_pipe=allow_pipe, life=life).run()
+    except RankLost:
+        raise  # the group is broken; ending it could wait for ever
     except BaseException as error:
-        end_watch(error)
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
         raise
-    end_watch()
     leave_ranks(all_ranks_leave=True)
     return last
 

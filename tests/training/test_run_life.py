@@ -16,6 +16,7 @@ from largede.errors import LargedeError, TrainingError
 from largede.runs import claims
 from largede.runs.claims import Claim
 from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
+from largede.training.liveness.watchdog import RankLost
 from largede.training.run_folder import drop_later_figures, write_part
 from largede.training.run_life import RunLife, how_it_ended
 from largede.training.trainer import Trainer
@@ -315,6 +316,7 @@ def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
         (None, ("finished", "")),
         (SystemExit(75), ("stopped", "a signal")),
         (SystemExit(76), ("failed", "left with status 76")),
+        (RankLost("rank 1 (node7, pid 5) has ended"), ("failed", "rank 1 (node7, pid 5) has ended")),
         (KeyboardInterrupt(), ("stopped", "interrupted")),
         (TrainingError("a loss of nan", expected="a number", mend="lower the rate"), ("failed", "a loss of nan")),
     ],
