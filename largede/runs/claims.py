@@ -157,7 +157,6 @@ class Claim:
         time.sleep(0.5)  # another may have moved it aside by mistake and be about to put it back
         return holder_of(self.path) == self._own
 
-
     def _take_again(self) -> bool:
         """Write the claim anew after its file was removed, unless another may have had it since we last touched it."""
         was_heard = time.time() - self._last_beat < SILENT_S

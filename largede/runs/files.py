@@ -19,8 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from largede.runs.claims import is_held
 from largede.files import damaged_file, read_json_object, write_json
+from largede.runs.claims import is_held
 
 LOCK = "lock.json"
 STATE = "state.json"

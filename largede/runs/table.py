@@ -14,9 +14,19 @@ from typing import Any
 
 from largede.durations import duration
 from largede.errors import LargedeError
-from largede.runs.evaluated import best_of, read_records
 from largede.files import read_json_object
-from largede.runs.files import CHECKPOINTS, FIGURES, RUN, STATE, RunState, life_of, line_of_figures, read_run_state, words_of_hang
+from largede.runs.evaluated import best_of, read_records
+from largede.runs.files import (
+    CHECKPOINTS,
+    FIGURES,
+    RUN,
+    STATE,
+    RunState,
+    life_of,
+    line_of_figures,
+    read_run_state,
+    words_of_hang,
+)
 
 TAIL_BYTES = 65_536
 
