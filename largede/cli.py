@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from largede.errors import RecipeError
 from largede.processors import processors
+from largede.unread import going_on_unread
 from largede.verbs import Verb, enter, finite, positive, raise_on_sigterm, run_verbs
 
 
@@ -38,7 +39,8 @@ def run_train(args: argparse.Namespace) -> None:
 
     from largede.training.trainer import train
 
-    train(recipe, allow_pipe=args.allow_pipe)
+    with going_on_unread():
+        train(recipe, allow_pipe=args.allow_pipe)
 
 
 def add_plan_flags(parser: argparse.ArgumentParser) -> None:
@@ -258,7 +260,8 @@ def add_quickstart_flags(parser: argparse.ArgumentParser) -> None:
 def run_quickstart(args: argparse.Namespace) -> None:
     from largede.quickstart import quickstart
 
-    quickstart(args.out, args.minutes, args.settings)
+    with going_on_unread():
+        quickstart(args.out, args.minutes, args.settings)
 
 
 VERBS: tuple[Verb, ...] = (

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
     Raises NoRoomError when there is no room left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{_name_of_our_own()}.partial")
     try:
         with partial.open("wb") as stream:
             yield stream
@@ -81,7 +82,7 @@ def remove_folder(folder: Path) -> None:
     """
     _clear_removed(folder)
     if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.{os.getpid()}.removed")
+        doomed = folder.with_name(f".{folder.name}.{_name_of_our_own()}.removed")
         os.replace(folder, doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
@@ -122,6 +123,11 @@ def sync_folder(folder: Path) -> None:
         os.close(number)
 
 
+def _name_of_our_own() -> str:
+    # Threads share a process number, and so do containers that share a disk.
+    return f"{os.getpid()}-{secrets.token_hex(4)}"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -138,23 +144,22 @@ def write_json(path: Path, value: object, *, indent: int | None = 1) -> None:
         stream.write(json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False).encode() + b"\n")
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """One JSON object from a file that largede wrote earlier. Raises DataError when it is damaged."""
+MOVE_AWAY = "bring that file back from a copy, or move it away and run the command again"
+
+
+def read_json_object(path: Path, mend: str = MOVE_AWAY) -> dict[str, Any]:
+    """One JSON object from a file that largede wrote earlier. Raises DataError, with `mend`, when it is damaged."""
     try:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged_file(path, str(error), mend) from error
     if not isinstance(value, dict):
-        raise _damaged(path, f"a JSON {type(value).__name__}")
+        raise damaged_file(path, f"a JSON {type(value).__name__}", mend)
     return value
 
 
-def _damaged(path: Path, why: str) -> DataError:
-    return DataError(
-        f"{path} cannot be read ({why})",
-        expected="a JSON object written by largede",
-        mend="remove the folder that holds it and run the command again",
-    )
+def damaged_file(path: Path, why: str, mend: str = MOVE_AWAY) -> DataError:
+    return DataError(f"{path} cannot be read ({why})", expected="a JSON object written by largede", mend=mend)
 
 
 def sha256_file(path: Path) -> str:

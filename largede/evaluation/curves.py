@@ -1,11 +1,9 @@
 """Training curves read back from a run's TensorBoard event files."""
 
-import contextlib
-import json
 from pathlib import Path
 
 from largede.errors import DataError
-from largede.runs.files import FIGURES
+from largede.runs.files import FIGURES, line_of_figures
 
 Curves = dict[str, list[tuple[float, float]]]
 """Tag to (step, value) pairs, steps ascending."""
@@ -34,10 +32,9 @@ def read_curves(folder: Path) -> Curves:
 def read_figures(run: Path) -> Curves:
     """The same from the lines that a run writes beside its event files: much faster; {} where there are none."""
     path, curves = run / FIGURES, dict[str, dict[float, float]]()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        with contextlib.suppress(ValueError):  # a line that is being written, or was cut off by a kill
-            figures = json.loads(line)
-            step, _ = figures.pop("step"), figures.pop("time_s", None)
-            for tag, value in figures.items():
-                curves.setdefault(tag, {})[step] = value
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
+        figures = line_of_figures(line) or {}
+        step, _ = figures.pop("step", None), figures.pop("time_s", None)
+        for tag, value in figures.items():
+            curves.setdefault(tag, {})[step] = value
     return {tag: sorted(points.items()) for tag, points in curves.items()}

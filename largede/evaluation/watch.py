@@ -31,7 +31,15 @@ from largede.runs.evaluated import (
     steps_without_progress,
     watchers_folder,
 )
-from largede.runs.files import CHECKPOINTS, EVALUATIONS, ask_to_stop, life_of, read_run_state, stop_reason
+from largede.runs.files import (
+    CHECKPOINTS,
+    EVALUATIONS,
+    ask_to_stop,
+    life_of,
+    read_run_state,
+    stop_reason,
+    words_of_hang,
+)
 
 TRIES = 2
 FAILURES_IN_A_ROW = 3
@@ -205,10 +213,15 @@ class Watcher:
 
     def run_has_ended(self) -> bool:
         """Whether no further checkpoint is to be expected, unless somebody starts the run again."""
-        said = read_run_state(self.run)
+        try:
+            said = read_run_state(self.run)
+        except DataError as error:
+            self.say_once(str(error))
+            return False
         life = life_of(self.run, said)
         if said is not None and life in ("died", "failed", "stopped"):
-            self.say_once(f"the run has {life} at step {said.step} of {said.steps}: {said.why or 'no word why'}")
+            why = said.why or words_of_hang(self.run, said.time) or "no word why"
+            self.say_once(f"the run has {life} at step {said.step} of {said.steps}: {why}")
         return life == "finished" or (life == "stopped" and bool(stop_reason(self.run)))
 
     def say_once(self, words: str) -> None:

@@ -9,7 +9,8 @@ it, and whoever finds it judges whether the holder is gone:
     another machine  the file has not been touched for SILENT_S; a thread of the holder touches it every BEAT_S
 
 A claim whose holder is gone is moved aside and taken. A holder that was silent for so long (suspended, cut off from
-the disk) and finds another's claim in its place knows that it has `lost` it and has to stop.
+the disk) and finds another's claim in its place knows that it has `lost` it and has to stop. One that was not silent
+and finds no claim at all (somebody cleaned up) takes it again: nobody could have taken it rightly.
 """
 
 import contextlib
@@ -62,14 +63,21 @@ UNKNOWN = Holder("an unknown host", "", 0, "", 0.0, "")
 
 
 class Claim:
-    """A claim of this process on `path`. `beat` is done by the thread that keeps the claim fresh, every BEAT_S."""
+    """A claim of this process on `path`. `beat` is done by the thread that keeps the claim fresh, every BEAT_S.
 
-    def __init__(self, path: Path, beat: Callable[[], object] | None = None) -> None:
+    `say` is told when the file was removed and had to be written again; by that thread, too.
+    """
+
+    def __init__(
+        self, path: Path, beat: Callable[[], object] | None = None, say: Callable[[str], None] = lambda line: None
+    ) -> None:
         self.path = path
+        self.say = say
         self.lost = False
         self.trouble = ""
         self._beat = beat
         self._own: Holder | None = None
+        self._last_beat = 0.0
         self._ending = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -116,6 +124,7 @@ class Claim:
             self.path.unlink(missing_ok=True)  # a full disk: an empty claim would keep others waiting
             raise
         self._own = own
+        self._last_beat = time.time()
         return True
 
     def _move_aside(self, gone: Holder) -> None:
@@ -131,10 +140,11 @@ class Claim:
     def _keep_fresh(self) -> None:
         while not self._ending.wait(BEAT_S):
             try:
-                if not self._is_ours():
+                if not self._is_ours() and not self._take_again():
                     self.lost = True
                     return
                 os.utime(self.path)
+                self._last_beat = time.time()
                 if self._beat is not None:
                     self._beat()
                 self.trouble = ""
@@ -146,6 +156,14 @@ class Claim:
             return True
         time.sleep(0.5)  # another may have moved it aside by mistake and be about to put it back
         return holder_of(self.path) == self._own
+
+    def _take_again(self) -> bool:
+        """Write the claim anew after its file was removed, unless another may have had it since we last touched it."""
+        was_heard = time.time() - self._last_beat < SILENT_S
+        if not (was_heard and holder_of(self.path) is None and self._create()):
+            return False
+        self.say(f"warning: {self.path} was removed; it is written again, and it belongs to this process")
+        return True
 
 
 def holder_of(path: Path) -> Holder | None:

@@ -13,12 +13,13 @@ tensorboard/    event files
 """
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from largede.errors import DataError
-from largede.files import read_json_object, write_json
+from largede.files import damaged_file, read_json_object, write_json
 from largede.runs.claims import is_held
 
 LOCK = "lock.json"
@@ -32,6 +33,7 @@ FIGURES = "figures.jsonl"
 RANKS = "ranks.json"
 RUN = "run.json"
 PARTS = "parts"
+HANGS = "hangs"
 
 ENDED = frozenset(["finished", "stopped", "failed"])
 
@@ -55,16 +57,14 @@ class RunState:
 
 def read_run_state(run: Path) -> RunState | None:
     """None when the run has not said anything. Raises DataError when the file is damaged."""
-    path = run / STATE
+    path, mend = run / STATE, f"remove {STATE}, and nothing else: the run writes it anew when it next starts"
     if not path.is_file():
         return None
-    found = read_json_object(path)
+    found = read_json_object(path, mend)
     try:
         return RunState(**{name: found[name] for name in RunState.__dataclass_fields__ if name in found})
     except TypeError as error:
-        raise DataError(
-            f"{path} cannot be read ({error})", expected="what a run says of itself", mend="remove the file"
-        ) from None
+        raise damaged_file(path, str(error), mend) from None
 
 
 def write_run_state(run: Path, state: RunState) -> None:
@@ -80,9 +80,27 @@ def life_of(run: Path, said: RunState | None) -> str:
     return said.state
 
 
+def words_of_hang(run: Path, since: float) -> str:
+    """What the watchdog found out about the newest hang after `since` (unix time): in which, and who; "" if none."""
+    verdicts = [(path.stat().st_mtime, path) for path in (run / HANGS).glob("*/verdict.txt")]
+    last, path = max(verdicts, default=(0.0, run))
+    if last < since or path == run:
+        return ""
+    return " ".join(line.strip() for line in path.read_text(encoding="utf-8", errors="replace").splitlines()[:2])
+
+
 def ask_to_stop(run: Path, reason: str, by: str, step: int) -> None:
     """Have the run save after its step and leave; it does not go on while the file is there."""
     write_json(run / STOP, {"reason": reason, "by": by, "step": step, "time": time.time()})
+
+
+def line_of_figures(line: bytes) -> dict[str, Any] | None:
+    """One line of figures.jsonl; None when it is cut off by a kill, or is something else."""
+    try:
+        found = json.loads(line.decode())
+        return found if math.isfinite(found["step"]) else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def stop_reason(run: Path) -> str:

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 import largede
+from largede.files import sha256_file
 from largede.runs.redact import hide_in_command_line, hide_secrets, is_secret_name
 
 _PACKAGES = (
@@ -34,6 +35,8 @@ _VARIABLES = (
 )
 
 LONGEST_CHANGES = 2_000_000
+MOST_UNTRACKED = 500
+LARGEST_DIGESTED = 10 << 20
 
 
 def provenance() -> dict[str, str]:
@@ -69,7 +72,33 @@ def _commit() -> str:
         return ""
     commit = _answer("git", "-C", str(folder), "rev-parse", "--short=12", "HEAD")
     changed = _answer("git", "-C", str(folder), "status", "--porcelain", "--untracked-files=no")
-    return f", commit {commit}{' with local changes' if changed else ''}" if commit else ""
+    added = _untracked(folder, "*.py")
+    return f", commit {commit}{' with local changes' if changed or added else ''}" if commit else ""
+
+
+def untracked_files() -> dict[str, str]:
+    """Files of the checkout that git neither knows nor ignores, by name: SHA-256, or the bytes of larger ones."""
+    folder = Path(largede.__file__).parent.parent
+    names = _untracked(folder)
+    found = {name: _digest(folder / name) for name in names[:MOST_UNTRACKED]}
+    more = {"…": f"{len(names) - MOST_UNTRACKED} more"} if len(names) > MOST_UNTRACKED else {}
+    return {**found, **more}
+
+
+def _untracked(folder: Path, *patterns: str) -> list[str]:
+    """Below `folder`, where that is in a checkout of its own."""
+    if not any((place / ".git").exists() for place in (folder, folder.parent)):
+        return []
+    found = _answer("git", "-C", str(folder), "ls-files", "--others", "--exclude-standard", "-z", "--", *patterns)
+    return [name for name in found.split("\0") if name]
+
+
+def _digest(path: Path) -> str:
+    try:
+        size = path.stat().st_size
+        return sha256_file(path) if size <= LARGEST_DIGESTED else f"{size} bytes"
+    except OSError as error:  # gone since, or not ours to read
+        return str(error.strerror)
 
 
 def local_changes() -> str:

@@ -16,7 +16,17 @@ from largede.durations import duration
 from largede.errors import LargedeError
 from largede.files import read_json_object
 from largede.runs.evaluated import best_of, read_records
-from largede.runs.files import CHECKPOINTS, FIGURES, RUN, STATE, RunState, life_of, read_run_state
+from largede.runs.files import (
+    CHECKPOINTS,
+    FIGURES,
+    RUN,
+    STATE,
+    RunState,
+    life_of,
+    line_of_figures,
+    read_run_state,
+    words_of_hang,
+)
 
 TAIL_BYTES = 65_536
 
@@ -95,8 +105,13 @@ def _listed(run: Path) -> ListedRun:
         commit=str(facts.get("largede", "")).partition("commit ")[2].replace(" with local changes", "+"),
         hardware=hardware_of(facts),
         data=str(facts.get("data_fingerprint", ""))[:8],
-        why=said.why if said else "",
+        why=_why(run, state, said) if said else "",
     )
+
+
+def _why(run: Path, state: str, said: RunState) -> str:
+    """A run that hangs ends without a word of its own: then it is the watchdog's."""
+    return words_of_hang(run, said.time) if state == "died" else said.why
 
 
 def _ended(state: str, said: RunState) -> float:
@@ -120,12 +135,7 @@ def last_figures(path: Path) -> dict[str, Any]:
     with path.open("rb") as stream:
         stream.seek(max(0, path.stat().st_size - TAIL_BYTES))
         lines = stream.read().splitlines()
-    for line in reversed(lines):
-        try:
-            return dict(json.loads(line))
-        except ValueError:
-            continue  # cut off by a kill, or being written
-    return {}
+    return next(filter(None, map(line_of_figures, reversed(lines))), {})
 
 
 def as_table(runs: Sequence[ListedRun]) -> str:

@@ -1,11 +1,14 @@
 """What TensorBoard shows of a run beside its curves: the few that matter on one page, hyper-parameters, and text."""
 
 import json
+import threading
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
+from largede.files import is_no_room
 from largede.runs.redact import shareable
 from largede.training.agreement import dotted_settings
 
@@ -60,6 +63,25 @@ VARIED = (
     "run.start_from",
 )
 COMPARED = ("loss/contrastive", "quality/in_batch_accuracy_percent", "evaluation/ndcg@10", "evaluation/recall@100")
+
+
+def open_writer(folder: Path, purge_step: int | None) -> Any:
+    """A writer of event files; TensorBoard forgets the points from `purge_step` on."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    if threading.excepthook is not _leave_out_what_is_raised_again:
+        threading.excepthook = _leave_out_what_is_raised_again
+    return SummaryWriter(str(folder), purge_step=purge_step)
+
+
+_show_thread_error = threading.excepthook
+
+
+def _leave_out_what_is_raised_again(args: threading.ExceptHookArgs) -> None:
+    """What TensorBoard's thread meets on a full disk comes out of the next flush: no need for its traceback as well."""
+    is_of_writer = type(args.thread).__name__ == "_AsyncWriterThread"
+    if not (is_of_writer and isinstance(args.exc_value, Exception) and is_no_room(args.exc_value)):
+        _show_thread_error(args)
 
 
 def introduce(writer: Any, recipe: Recipe, facts: Mapping[str, Any]) -> None:

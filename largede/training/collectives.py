@@ -105,7 +105,7 @@ def all_or_none(work: Callable[[], T]) -> T:
     ) from own
 
 
-def on_rank_0(work: Callable[[], None]) -> None:
+def on_rank_0(work: Callable[[], object]) -> None:
     """Do `work` on rank 0; nobody goes on before it is done, and all raise when it fails. Collective."""
     all_or_none(lambda: work() if rank() == 0 else None)
 

@@ -26,7 +26,9 @@ from largede.models.folder import (
     write_model_folder,
     written_bytes,
 )
+from largede.runs.files import CHECKPOINTS
 from largede.training.checkpoints.read import CheckpointWeights, SliceReader
+from largede.training.checkpoints.retention import FOLDER_PATTERN
 from largede.training.checkpoints.state import STATE_FILE, CheckpointState, recipe_of, sound_checkpoints, sound_state
 from largede.training.model_card import model_card
 
@@ -130,10 +132,16 @@ def sound_checkpoint(path: Path) -> tuple[Path, CheckpointState]:
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
     """
-    if (path / "checkpoints").is_dir():
-        for found, state in sound_checkpoints(path / "checkpoints"):
-            return found, state
-    return path, sound_state(path)
+    if not (path / CHECKPOINTS).is_dir():
+        return path, sound_state(path)
+    for found, state in sound_checkpoints(path / CHECKPOINTS):
+        return found, state
+    names = ", ".join(sorted(found.name for found in (path / CHECKPOINTS).glob(FOLDER_PATTERN)))
+    raise CheckpointError(
+        f"no checkpoint of {path} can be used: {names} damaged" if names else f"{path} has no checkpoint yet",
+        expected="a run with one checkpoint that is whole",
+        mend="bring one back from a copy, or let the run go on to its next checkpoint",
+    )
 
 
 def structure_without_numbers(config: ModelConfig) -> DualEncoder:
@@ -159,7 +167,10 @@ def refuse_other_shapes(model: DualEncoder, checkpoint: Path, state: CheckpointS
 
 def demand_room(out: Path, size: int) -> None:
     place = next(parent for parent in out.absolute().parents if parent.exists())
-    free = shutil.disk_usage(place).free
+    usage = shutil.disk_usage(place)
+    if usage.total == 0:  # as /proc
+        raise MachineError(f"{place} keeps no files", expected="a folder on a disk", mend="name another folder")
+    free = usage.free
     if free < size:
         raise MachineError(
             f"{out} takes {size / 1e9:.1f} GB and {free / 1e9:.1f} GB are free there",

@@ -14,7 +14,7 @@ from largede.durations import duration
 from largede.files import read_json_object
 from largede.runs.files import FIGURES, RANKS, RUN, TENSORBOARD
 from largede.streams.tokenise import RankBatch, SourceCounts
-from largede.training.board import introduce
+from largede.training.board import introduce, open_writer
 from largede.training.collectives import group_device, on_rank_0, rank, sum_over_ranks, world_size
 from largede.training.full_disk import FullDisk, append_line
 from largede.training.gradcache import StepReport
@@ -27,7 +27,8 @@ NONE = SourceCounts(0, 0, 0)
 class Monitor:
     """Collects figures between two log lines; rank 0 prints and writes them.
 
-    Names in TensorBoard are grouped and carry their unit: `data/padding_percent` holds percent.
+    Whatever writes is collective, so that a disk that fails rank 0 ends all ranks together. Names in TensorBoard are
+    grouped and carry their unit: `data/padding_percent` holds percent.
     """
 
     def __init__(
@@ -47,16 +48,13 @@ class Monitor:
         self.say = say
         self.disk = FullDisk(folder, goes_on=goes_on_when_full, say=say)
         self.lag = lag
-        self.writer: Any = self._open_writer(start + 1 if start else None) if rank() == 0 else None
+        self.writer: Any = None
+        self.purge_step = start + 1 if start else None
+        self._to_tensorboard(lambda writer: None)
         self.run_texts = 0
         self.run_cut_texts = 0
         self.damaged_blocks = 0
         self._start_interval()
-
-    def _open_writer(self, purge_step: int | None) -> Any:
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(self.folder / TENSORBOARD), purge_step=purge_step)
 
     def cut_share(self) -> str:
         """How many of the run's texts were longer than the limits, in words. Collective."""
@@ -127,8 +125,8 @@ class Monitor:
         on_rank_0(lambda: self._write(step, figures))
         if rank() == 0:
             self.say(progress_line(step, self.total_steps, figures))
-            if self.lag.remark:
-                self.remark(step, self.lag.remark)
+        if self.lag.remark:
+            self.remark(step, self.lag.remark)
         self._start_interval()
 
     def _work_since_last_time(self, padding_frac: float) -> dict[str, float]:
@@ -166,17 +164,22 @@ class Monitor:
     def _write(self, step: int, figures: dict[str, float]) -> None:
         line = json.dumps({"step": step, "time_s": round(time.time(), 3), **figures})
         if self.disk.takes(lambda: append_line(self.folder / FIGURES, line)):
-            self._to_tensorboard(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
+            self._add(lambda writer: [writer.add_scalar(*item, step) for item in figures.items()])
             self.disk.takes(lambda: self.lag.write(self.folder / RANKS, step))
 
     def _to_tensorboard(self, write: Callable[[Any], object]) -> None:
+        """Do `write` with the writer of event files, on rank 0. Collective."""
+        on_rank_0(lambda: self._add(write))
+
+    def _add(self, write: Callable[[Any], object]) -> None:
         """Write and flush; a writer that met a full disk is done for, and the next time there is a new one."""
 
         def flushed() -> None:
             if self.writer is None:
-                self.writer = self._open_writer(None)
+                self.writer = open_writer(self.folder / TENSORBOARD, self.purge_step)
             write(self.writer)
             self.writer.flush()
+            self.purge_step = None
 
         if not self.disk.takes(flushed):
             self.writer = None
@@ -184,26 +187,24 @@ class Monitor:
     def remark(self, step: int, words: str) -> None:
         """Say something that happened, on the terminal and in TensorBoard's text."""
         self.say(f"step {step}: {words}")
-        if self.writer is not None:
-            self._to_tensorboard(lambda writer: writer.add_text("remarks", words, step))
+        self._to_tensorboard(lambda writer: writer.add_text("remarks", words, step))
 
     def rewind(self, step: int, words: str) -> None:
         """Go on as if the steps after `step` had not been; TensorBoard forgets their points."""
         self.remark(step, words)
-        if self.writer is not None:
-            self.close()
-            self.writer = self._open_writer(step + 1)
+        self.close()
+        self.purge_step = step + 1
+        self._to_tensorboard(lambda writer: None)
         self._start_interval()
 
     def introduce(self, recipe: Recipe) -> None:
         """Write what TensorBoard shows beside curves: layout, hyper-parameters, recipe, provenance."""
-        if self.writer is not None:
-            facts = read_json_object(self.folder / RUN)
-            self._to_tensorboard(lambda writer: introduce(writer, recipe, facts))
+        self._to_tensorboard(lambda writer: introduce(writer, recipe, read_json_object(self.folder / RUN)))
 
     def close(self) -> None:
-        if self.writer is not None:
-            self.disk.takes(self.writer.close)
+        """End the event file; a later remark would begin another."""
+        writer, self.writer = self.writer, None
+        on_rank_0(lambda: self.disk.takes(writer.close) if writer is not None else None)
 
 
 def progress_line(step: int, total_steps: int, figures: dict[str, float]) -> str:

@@ -5,7 +5,7 @@ parts/0001/              recipe.yaml, run.json, packages.txt and changes.diff (w
 tokenizer/               as exports need it
 """
 
-import json
+import math
 import os
 import socket
 import time
@@ -17,8 +17,15 @@ from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, write_text, writing_folder
-from largede.runs.files import FIGURES, PARTS, RUN
-from largede.runs.provenance import environment, hardware, installed_packages, local_changes, provenance
+from largede.runs.files import FIGURES, PARTS, RUN, line_of_figures
+from largede.runs.provenance import (
+    environment,
+    hardware,
+    installed_packages,
+    local_changes,
+    provenance,
+    untracked_files,
+)
 from largede.runs.redact import shareable
 from largede.training.collectives import all_or_none, objects_of_ranks, rank, world_size
 from largede.training.export import TOKENIZER_FOLDER
@@ -68,12 +75,13 @@ def facts_of_part(hosts: list[Host], steps_done: int, recipe: Recipe) -> dict[st
         "started": time.time(),
         "hosts": [asdict(host) for host in hosts],
         "environment": environment(),
+        "untracked": untracked_files(),
     }
 
 
 def write_part(folder: Path, recipe: Recipe, facts: dict[str, Any]) -> None:
     """Add a part to the run, then let recipe.yaml and run.json be its own."""
-    number = 1 + max((int(path.name) for path in (folder / PARTS).glob("[0-9]*")), default=0)
+    number = 1 + max((int(path.name) for path in (folder / PARTS).glob("*") if path.name.isdecimal()), default=0)
     facts = {**facts, "part": number, "begun": begun(folder, facts["started"])}
     with writing_folder(folder / PARTS / f"{number:04d}") as part:
         write_text(part / "recipe.yaml", recipe_to_yaml(shareable(recipe)))
@@ -88,18 +96,17 @@ def begun(folder: Path, now: float) -> float:
     """When the run was started for the first time, unix time."""
     try:
         return float(read_json_object(folder / RUN).get("begun", now))
-    except DataError:  # none yet, or damaged: it is about to be written anew
+    except (DataError, TypeError, ValueError):  # none yet, or damaged: it is about to be written anew
         return now
 
 
 def drop_later_figures(path: Path, steps_done: int) -> None:
+    """Keep the lines up to a step; those that cannot be read go too."""
     if path.is_file():
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step_of(line) <= steps_done]
-        write_text(path, "".join(line + "\n" for line in kept))
+        kept = [line for line in path.read_bytes().splitlines() if _step_of(line) <= steps_done]
+        write_text(path, "".join(line.decode() + "\n" for line in kept))
 
 
-def _step_of(line: str) -> float:
-    try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError):
-        return float("inf")  # a line cut off by a kill
+def _step_of(line: bytes) -> float:
+    figures = line_of_figures(line)
+    return figures["step"] if figures else math.inf

@@ -2,17 +2,19 @@
 
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from largede.errors import LargedeError, NoRoomError, TrainingError
+from largede.errors import DataError, LargedeError, NoRoomError, TrainingError
 from largede.runs.claims import SILENT_S, Claim, Holder, silence_s
 from largede.runs.files import LOCK, STOP, RunState, read_run_state, stop_reason, write_run_state
 from largede.runs.redact import hide_in_error
 from largede.training.collectives import all_or_none, any_over_ranks, group_device, rank
+from largede.training.liveness.watchdog import RankLost
 
 LOOK_EVERY_S = 1.0
 
@@ -34,7 +36,8 @@ class RunLife:
         self.say = say
         self.step = 0
         self._state: RunState | None = None
-        self._claim = Claim(folder / LOCK, beat=self._write)
+        self._writing = threading.RLock()  # the main thread changes the state, and the claim's thread renews it
+        self._claim = Claim(folder / LOCK, beat=self._write, say=say)
 
     def __enter__(self) -> "RunLife":
         all_or_none(self._take_folder)
@@ -54,8 +57,9 @@ class RunLife:
         try:
             if self._state is None or self._state.state == "running":
                 self._conclude(*how_it_ended(error))
-        finally:
             self._claim.release()
+        except OSError as trouble:  # of a disk that is away: it must not hide what the run ended with
+            self.say(f"warning: {self.folder} could not be left in order: {trouble}")
 
     def begin(self, step: int) -> None:
         """The run is about to go on after `step`."""
@@ -94,21 +98,31 @@ class RunLife:
 
     def _conclude(self, state: str, why: str) -> None:
         """A start that was refused leaves the word of the run before it, if there is one."""
-        if self._state is not None or read_run_state(self.folder) is None:
+        if self._state is not None or not has_said_something(self.folder):
             self._say(state, why)
 
     def _say(self, state: str, why: str) -> None:
         now = time.time()
-        self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
         try:
-            self._write()
+            with self._writing:
+                self._state = RunState(state, self.step, self.steps, now, now, socket.gethostname(), os.getpid(), why)
+                self._write()
         except NoRoomError as error:
             self.say(f"warning: {error.given}")  # whether a full disk ends the run is not decided here
 
     def _write(self) -> None:
-        if rank() == 0 and self._state is not None and not self.is_lost:
-            self._state = replace(self._state, step=self.step, heartbeat=time.time())
-            write_run_state(self.folder, self._state)
+        with self._writing:
+            if rank() == 0 and self._state is not None and not self.is_lost:
+                self._state = replace(self._state, step=self.step, heartbeat=time.time())
+                write_run_state(self.folder, self._state)
+
+
+def has_said_something(folder: Path) -> bool:
+    """Whether a run left its word there; one that cannot be read is none, and gives way to the next."""
+    try:
+        return read_run_state(folder) is not None
+    except DataError:
+        return False
 
 
 def touched(path: Path) -> int:
@@ -123,6 +137,8 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
     """The state of a run that ended with this error, or without one, and why."""
     if error is None:
         return "finished", ""
+    if isinstance(error, RankLost):
+        return "failed", error.words
     if isinstance(error, SystemExit):
         is_saved = error.code == EXIT_SAVED_ON_SIGNAL
         return ("stopped", "a signal") if is_saved else ("failed", f"left with status {error.code}")

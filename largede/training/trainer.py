@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from largede.training.agreement import (
 )
 from largede.training.checkpoints.background import CheckpointSaver
 from largede.training.checkpoints.load import load_checkpoint
-from largede.training.checkpoints.retention import FOLDER_PATTERN, clear_leftovers, discard
+from largede.training.checkpoints.retention import FOLDER_PATTERN, clear_leftovers
 from largede.training.checkpoints.state import StreamPlace, sound_checkpoints, sound_state
 from largede.training.collectives import all_or_none, on_rank_0, rank, world_size
 from largede.training.construct import build_filled_engine
@@ -33,7 +32,7 @@ from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.liveness.activity import LOADING, activity, phase
 from largede.training.liveness.lag import Lag
-from largede.training.liveness.watchdog import end_watch, start_watch
+from largede.training.liveness.watchdog import RankLost, start_watch, until_watch_ends
 from largede.training.monitor import Monitor
 from largede.training.optimizers import client_optimizer, set_learning_rate
 from largede.training.run_folder import open_run_folder
@@ -58,13 +57,13 @@ def train(recipe: Recipe, say: Callable[[str], None] = print, *, allow_pipe: boo
     join_ranks(recipe.engine, group_timeout(recipe.guard))
     try:
         speak = say if rank() == 0 else lambda line: None
-        with RunLife(Path(recipe.run.out), recipe.run.steps, speak) as life:
+        with RunLife(Path(recipe.run.out), recipe.run.steps, speak) as life, until_watch_ends():
             last = Trainer(recipe, speak, allow_pipe=allow_pipe, life=life).run()
+    except RankLost:
+        raise  # the group is broken; ending it could wait for ever
     except BaseException as error:
-        end_watch(error)
         leave_ranks(all_ranks_leave=isinstance(error, SystemExit))
         raise
-    end_watch()
     leave_ranks(all_ranks_leave=True)
     return last
 
@@ -224,11 +223,9 @@ class Trainer:
         """Go back to the newest sound checkpoint from before the spike; leave out the batches since. Collective."""
         before_spike = self.steps_done - self.recipe.guard.spike_patience
         self.saver.finish()
-        for path, state in sound_checkpoints(self.checkpoints):
-            if state.step > before_spike:  # written amid it, and a restart would continue from there
-                on_rank_0(partial(discard, path))
-                continue
+        for path, state in sound_checkpoints(self.checkpoints, upto_step=before_spike):
             load_checkpoint(self.engine, path, state)
+            self.saver.discard_after(path)  # not sooner: what was written amid the spike is better than nothing
             left_out = self.steps_done - state.step
             self.skipped_batches += left_out
             self.steps_done = state.step

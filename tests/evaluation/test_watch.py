@@ -265,6 +265,15 @@ def test_records_that_could_not_be_compared_are_refused(tmp_path: Path, data: Pa
         watched(settings_for(run, other, once=True), MadeEvaluations({}))
 
 
+def test_a_damaged_state_is_named_and_does_not_end_the_watch(tmp_path: Path, data: Path) -> None:
+    run = make_run(tmp_path / "run")
+    make_checkpoint(run, 20)
+    (run / "state.json").write_text("{ half")
+    lines = watched(settings_for(run, data, once=True), MadeEvaluations({20: 0.5}))
+    assert any("state.json cannot be read" in line and "remove state.json" in line for line in lines)
+    assert any("step-00000020: ndcg@10 0.5000" in line for line in lines)
+
+
 def test_a_damaged_record_is_made_again(tmp_path: Path, data: Path) -> None:
     run = make_run(tmp_path / "run")
     name = make_checkpoint(run, 20)

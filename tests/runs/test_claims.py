@@ -123,6 +123,34 @@ def test_who_comes_back_and_finds_the_claim_taken_knows_it(tmp_path: Path, monke
     assert holder_of(claim.path) == other  # what is not ours is not removed
 
 
+def test_a_claim_removed_by_hand_is_taken_again_and_that_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "BEAT_S", 0.02)
+    said: list[str] = []
+    beats: list[float] = []
+    claim = Claim(tmp_path / "claim", beat=lambda: beats.append(time.time()), say=said.append)
+    claim.take()
+    claim.path.unlink()
+    wait_for(lambda: said and len(beats) > 5)
+    assert not claim.lost and is_held(claim.path)
+    assert len(said) == 1 and "was removed" in said[0]
+    claim.release()
+    assert not claim.path.exists()
+
+
+def test_who_was_silent_for_long_and_finds_no_claim_knows_that_another_may_have_had_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(claims, "BEAT_S", 0.02)
+    monkeypatch.setattr(claims, "SILENT_S", 0.1)  # shorter than a second look takes
+    claim = Claim(tmp_path / "claim")
+    claim.take()
+    claim.path.unlink()
+    wait_for(lambda: claim.lost)
+    assert not claim.path.exists()
+
+
 def test_a_beat_that_fails_is_remembered_and_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "BEAT_S", 0.02)
 

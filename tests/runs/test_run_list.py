@@ -26,7 +26,7 @@ def runs(tmp_path: Path) -> Path:
     for step, value in ((20, 0.3), (40, 0.5), (60, 0.5), (80, 0.4)):
         name = make_checkpoint(tmp_path / "group" / "new", step)
         MadeEvaluations({step: value})(CheckpointJob(str(tmp_path / "group" / "new"), name, ()))
-    (tmp_path / "group" / "new" / "figures.jsonl").open("a").write('{"step": 90, "loss/con')
+    (tmp_path / "group" / "new" / "figures.jsonl").open("ab").write(b'\xff\xfe\n12\n{"step": 90, "loss/con')
     (make_run(tmp_path / "broken") / "run.json").write_text("{")
     (tmp_path / "data").mkdir()
     return tmp_path

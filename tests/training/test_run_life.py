@@ -13,11 +13,11 @@ from test_trainer import recipe_for
 
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, TrainingError
-from largede.files import write_json
 from largede.runs import claims
 from largede.runs.claims import Claim
 from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
-from largede.training.run_folder import write_part
+from largede.training.liveness.watchdog import RankLost
+from largede.training.run_folder import drop_later_figures, write_part
 from largede.training.run_life import RunLife, how_it_ended
 from largede.training.trainer import Trainer
 
@@ -215,6 +215,43 @@ def test_a_run_of_another_machine_that_died_is_taken_over_and_a_living_one_is_no
         raise AssertionError("two runs in one folder")
 
 
+def test_a_part_begins_over_figures_and_folders_that_are_not_ours(tmp_path: Path) -> None:
+    lines = [
+        b'{"step": 1}',
+        b"\xff\xfe",
+        b"12",
+        b'{"step": null}',
+        b'{"loss": 1}',
+        b'{"step": 2}',
+        b'{"step": 3}',
+        b'{"st',
+    ]
+    (tmp_path / "figures.jsonl").write_bytes(b"\n".join(lines))
+    drop_later_figures(tmp_path / "figures.jsonl", 2)
+    assert (tmp_path / "figures.jsonl").read_text() == '{"step": 1}\n{"step": 2}\n'
+    (tmp_path / "parts" / "0001.bak").mkdir(parents=True)
+    (tmp_path / "parts" / "0007").mkdir()
+    write_part(tmp_path, Recipe(), {"started": 1.0})
+    assert json.loads((tmp_path / "run.json").read_text())["part"] == 8
+
+
+def test_the_last_word_on_a_run_stands_whenever_the_claim_is_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim's thread writes all the time; a state of its own reading must not replace a newer one."""
+    monkeypatch.setattr(claims, "BEAT_S", 0.0005)
+    for number in range(40):
+        with RunLife(tmp_path, 200, lambda line: None) as life:
+            for step in range(10):
+                life.begin(step)
+            if number % 2:
+                life.stop("asked")
+        said = read_run_state(tmp_path)
+        assert said is not None and said.state == ("stopped" if number % 2 else "finished") and said.step == 9
+        assert life._claim.trouble == ""
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
 def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from largede.runs.provenance import environment, provenance
 
@@ -232,9 +269,29 @@ def test_secrets_of_a_part_are_not_kept(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_state_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
     from largede.errors import DataError
 
-    write_json(tmp_path / STATE, {"state": "running"})
-    with pytest.raises(DataError, match=r"state\.json"):
-        read_run_state(tmp_path)
+    for damaged in ('{"state": "running"}', "{", "12", ""):
+        (tmp_path / STATE).write_text(damaged)
+        with pytest.raises(DataError, match=r"state\.json cannot be read") as refused:
+            read_run_state(tmp_path)
+        assert refused.value.mend.startswith("remove state.json, and nothing else")
+
+
+def test_a_damaged_state_hides_no_error_and_gives_way_to_the_next_word(tmp_path: Path) -> None:
+    (tmp_path / STATE).write_text("{ half")
+    with pytest.raises(TrainingError, match="the real error"), RunLife(tmp_path, 5, lambda line: None):
+        raise TrainingError("the real error", expected="", mend="")
+    assert state(tmp_path) == "failed 0/5 the real error"
+    assert [path.name for path in tmp_path.iterdir()] == [STATE]
+
+
+def test_a_disk_that_goes_away_hides_no_error(tmp_path: Path) -> None:
+    lines: list[str] = []
+    with pytest.raises(TrainingError, match="the real error"), RunLife(tmp_path / "run", 5, lines.append) as life:
+        life.begin(1)
+        (tmp_path / "run").rename(tmp_path / "elsewhere")
+        (tmp_path / "run").write_text("in the way")
+        raise TrainingError("the real error", expected="", mend="")
+    assert "could not be left in order" in lines[-1]
 
 
 def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
@@ -268,6 +325,7 @@ def test_what_looks_like_a_secret_is_hidden_and_the_rest_is_not() -> None:
         (None, ("finished", "")),
         (SystemExit(75), ("stopped", "a signal")),
         (SystemExit(76), ("failed", "left with status 76")),
+        (RankLost("rank 1 (node7, pid 5) has ended"), ("failed", "rank 1 (node7, pid 5) has ended")),
         (KeyboardInterrupt(), ("stopped", "interrupted")),
         (TrainingError("a loss of nan", expected="a number", mend="lower the rate"), ("failed", "a loss of nan")),
     ],

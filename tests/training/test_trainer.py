@@ -119,6 +119,8 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     )
     answer["rewound"] = rewound(world, path, on_spike="rewind")
     answer["stopped by a spike"] = error_of_spike(world, path)
+    answer["nowhere to go back to"] = rewound_to_nothing(world, path)
+    answer["rewind that cannot load"] = rewound_in_vain(world, path)
 
     # A loader process more must not change a single number either.
     # The signal falls on a step that saves anyway: all ranks must leave, not only the one that was told.
@@ -200,6 +202,42 @@ def rewound(world: MadeWorld, folder: Path, on_spike: str) -> list[str]:
     other.run()
     other.engine.destroy()
     return lines
+
+
+def rewound_to_nothing(world: MadeWorld, folder: Path) -> tuple[list[str], list[str]]:
+    """What a run says that sees a spike when every checkpoint from before it is damaged, and what it then has."""
+    trainer, lines = spiking(world, folder, "nowhere", "rewind")
+    original = trainer.rewind
+
+    def rewind() -> bool:
+        if dist.get_rank() == 0:
+            for step in (2, 4, 6):
+                (trainer.checkpoints / f"step-{step:08d}" / "state.json").write_text("{")
+        dist.barrier()
+        has_rewound = original()
+        dist.barrier()
+        return has_rewound
+
+    trainer.rewind = rewind  # type: ignore[method-assign]
+    trainer.run()
+    trainer.engine.destroy()
+    return lines, sorted(path.name for path in trainer.checkpoints.iterdir())
+
+
+def rewound_in_vain(world: MadeWorld, folder: Path) -> tuple[str, list[str]]:
+    """How a run ends that cannot load the checkpoint from before a spike, and what it then has."""
+    trainer, _ = spiking(world, folder, "in vain", "rewind")
+
+    def cannot_load(*_: object) -> None:
+        raise CheckpointError("the disk is away", expected="", mend="")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("largede.training.trainer.load_checkpoint", cannot_load)
+        with pytest.raises(CheckpointError) as error:
+            trainer.run()
+    trainer.engine.destroy()
+    dist.barrier()
+    return error.value.given, sorted(path.name for path in trainer.checkpoints.iterdir())
 
 
 def error_of_spike(world: MadeWorld, folder: Path) -> str:
@@ -331,6 +369,15 @@ def test_a_spike_rewinds_and_leaves_its_batches_out(story: tuple[Path, dict[str,
     expected, found = weights(folder / "left out", 10), weights(folder / "rewound", 10)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert answer["stopped by a spike"].startswith("step 9: the loss has been above 2 times")
+
+
+def test_a_rewind_that_has_nowhere_to_go_takes_nothing_away(story: tuple[Path, dict[str, Any]]) -> None:
+    lines, found = story[1]["nowhere to go back to"]
+    assert any("there is no checkpoint from before it to go back to" in line for line in lines)
+    assert found == ["latest.json", *(f"step-{step:08d}" for step in (2, 4, 6, 8, 10))]
+    said, found = story[1]["rewind that cannot load"]
+    assert said == "the disk is away"
+    assert found == ["latest.json", *(f"step-{step:08d}" for step in (2, 4, 6, 8))]
 
 
 def test_a_signal_on_one_rank_saves_and_leaves_all(story: tuple[Path, dict[str, Any]]) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from largede.config.recipe import Recipe
 from largede.errors import LargedeError, NoRoomError
 from largede.training.checkpoints.host_copy import HostBlock
-from largede.training.checkpoints.retention import keep_of, remove_all
+from largede.training.checkpoints.retention import discard_after, keep_of, remove_all
 from largede.training.checkpoints.state import CheckpointState, StreamPlace
 from largede.training.checkpoints.tensor_file import TensorFile
 from largede.training.checkpoints.write import (
@@ -144,6 +144,10 @@ class CheckpointSaver:
             self._remove(publish(flight.temporary, flight.state, keep_of(self.recipe.run), written))
 
         self._attempt(flight.state.step, agree)
+
+    def discard_after(self, checkpoint: Path) -> None:
+        """Take back what was saved after `checkpoint`, so that a restart continues from it. Collective."""
+        self._remove(all_or_none(lambda: discard_after(checkpoint) if rank() == 0 else []))
 
     def _remove(self, doomed: list[Path]) -> None:
         """Remove old checkpoints beside the run: gigabytes may take longer than the other ranks should wait."""

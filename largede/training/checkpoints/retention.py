@@ -4,19 +4,23 @@ A checkpoint goes in two steps, renamed and then removed: a process killed in be
 checkpoint. What it does leave is cleared away when the run is next started.
 """
 
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from largede.config.recipe import RunConfig
-from largede.errors import CheckpointError
+from largede.errors import CheckpointError, NoRoomError
+from largede.files import writing
 from largede.runs.evaluated import Evaluated, fingerprint_of_checkpoint, is_watched, read_records, record_path
 from largede.runs.files import EVALUATIONS
 
 FOLDER_PATTERN = "step-????????"
+LATEST = "latest.json"
 HOLD_S = 600.0
 """A checkpoint that someone is reading has a `.hold` file beside its evaluation, renewed more often than this."""
 
@@ -96,10 +100,33 @@ def remove_all(doomed: Iterable[Path]) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def discard(checkpoint: Path) -> None:
-    """Remove a checkpoint that must not be continued from, with what was measured of it."""
-    remove_all([doom(checkpoint)])
-    record_path(checkpoint.parent.parent, checkpoint.name).unlink(missing_ok=True)
+def discard_after(checkpoint: Path) -> list[Path]:
+    """Take back all that a run saved after `checkpoint`, with what was measured of it; gives the folders to remove."""
+    try:
+        with newest_is(checkpoint):
+            pass
+    except NoRoomError:
+        (checkpoint.parent / LATEST).unlink(missing_ok=True)  # better no name than one that is about to go
+    doomed = []
+    for later in sorted(checkpoint.parent.glob(FOLDER_PATTERN), reverse=True):
+        if later.name > checkpoint.name:
+            doomed.append(doom(later))
+            record_path(checkpoint.parent.parent, later.name).unlink(missing_ok=True)
+    return doomed
+
+
+@contextmanager
+def newest_is(checkpoint: Path) -> Iterator[None]:
+    """Let latest.json name the checkpoint when the block, which makes it the newest, ends without an error.
+
+    It is for people and scripts; a run that goes on looks for the newest whole folder itself. The bytes are on the disk
+    before the block begins, so what fails for want of room fails before it.
+    """
+    with writing(checkpoint.parent / LATEST) as stream:
+        stream.write(json.dumps({"checkpoint": checkpoint.name}, indent=1).encode() + b"\n")
+        stream.flush()
+        os.fsync(stream.fileno())
+        yield
 
 
 def held_in(evaluations: Path) -> set[str]:

@@ -10,7 +10,7 @@ from largede.config.load import recipe_from_tree
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError
 from largede.files import fingerprint_of, sha256_file
-from largede.training.checkpoints.retention import FOLDER_PATTERN
+from largede.training.checkpoints.retention import FOLDER_PATTERN, step_of
 from largede.training.collectives import any_over_ranks, group_device, objects_of_ranks, rank, world_size
 
 FORMAT = 1
@@ -19,6 +19,10 @@ STATE_FILE = "state.json"
 
 CHECKSUM = "checksum"
 """In `state.json`, of all the rest of it."""
+
+
+OF_A_CHECKPOINT = {"step", "recipe", "files"}
+"""What every `state.json` of a checkpoint has."""
 
 
 class OtherFormatError(CheckpointError):
@@ -64,13 +68,12 @@ def read_state(checkpoint: Path) -> CheckpointState:
         if checksum not in (None, fingerprint_of(values)):  # None: written before there was one
             raise ValueError("it differs from what was written")
         refuse_other_format(checkpoint, values)
+        if not values.keys() >= OF_A_CHECKPOINT:  # a run says what it does in a file of the same name
+            raise no_checkpoint(checkpoint, f"it has no {STATE_FILE} of one")
         state = CheckpointState(**values)
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"{checkpoint} is no checkpoint: it has no {STATE_FILE}",
-            expected="a folder step-… of a run's checkpoints/, written to its end",
-            mend="give an older step-… folder beside it",
-        ) from None
+    except (FileNotFoundError, NotADirectoryError):
+        is_there = checkpoint.is_dir()
+        raise no_checkpoint(checkpoint, f"it has no {STATE_FILE}" if is_there else "there is no such folder") from None
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise CheckpointError(
             f"{checkpoint / STATE_FILE} cannot be read: {error}",
@@ -78,6 +81,14 @@ def read_state(checkpoint: Path) -> CheckpointState:
             mend="use the checkpoint before it",
         ) from None
     return state
+
+
+def no_checkpoint(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is no checkpoint: {why}",
+        expected="a folder step-… of a run's checkpoints/, written to its end",
+        mend="give an older step-… folder beside it" if path.is_dir() else "check the path",
+    )
 
 
 def refuse_other_format(checkpoint: Path, values: dict[str, Any]) -> None:
@@ -125,10 +136,14 @@ def sound_state(checkpoint: Path) -> CheckpointState:
     return state
 
 
-def sound_checkpoints(folder: Path) -> Iterator[tuple[Path, CheckpointState]]:
-    """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective."""
+def sound_checkpoints(folder: Path, upto_step: int | None = None) -> Iterator[tuple[Path, CheckpointState]]:
+    """Undamaged checkpoints of a folder, newest first; says on rank 0 which it passes over. Collective.
+
+    Those after `upto_step` are not looked at.
+    """
+    names = [path.name for path in folder.glob(FOLDER_PATTERN) if upto_step is None or step_of(path.name) <= upto_step]
     # Rank 0's view of the folder counts: a shared file system may show it to others a moment later.
-    for name in objects_of_ranks(sorted((p.name for p in folder.glob(FOLDER_PATTERN)), reverse=True))[0]:
+    for name in objects_of_ranks(sorted(names, reverse=True))[0]:
         state, problem = None, ""
         try:
             state = read_state(folder / name)

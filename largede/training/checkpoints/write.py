@@ -15,7 +15,7 @@ from largede.files import fingerprint_of, sync_folder, write_json
 from largede.runs.provenance import largede_version, library_versions
 from largede.runs.redact import shareable
 from largede.training.adafactor import ZeroAdafactor
-from largede.training.checkpoints.retention import Keep, keep_of, remove_all, retire
+from largede.training.checkpoints.retention import Keep, keep_of, newest_is, remove_all, retire
 from largede.training.checkpoints.state import (
     CHECKSUM,
     STATE_FILE,
@@ -172,12 +172,10 @@ def _give_name(temporary: Path, state: CheckpointState, keep: Keep) -> list[Path
     final = temporary.with_name(f"step-{state.step:08d}")
     replaced = final.with_name(f".{final.name}.replaced")
     shutil.rmtree(replaced, ignore_errors=True)
-    if final.exists():  # after a rewind
-        os.replace(final, replaced)
-    os.replace(temporary, final)
-    sync_folder(final.parent)
-    # For people and scripts: the newest checkpoint that has its name. A run does not trust it when it goes on, it looks
-    # for the newest whole folder itself, so a kill between the two lines costs nothing.
-    write_json(final.parent / "latest.json", {"checkpoint": final.name})
+    with newest_is(final):
+        if final.exists():  # after a rewind
+            os.replace(final, replaced)
+        os.replace(temporary, final)
+        sync_folder(final.parent)
     doomed = retire(final.parent, final.name, keep)
     return [*doomed, replaced]

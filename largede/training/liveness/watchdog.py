@@ -23,7 +23,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -43,7 +43,7 @@ from largede.training.liveness.heartbeat import (
     write_heartbeat,
 )
 
-__all__ = ["EXIT_HUNG", "Watchdog", "end_watch", "phase", "pulse", "start_watch"]
+__all__ = ["EXIT_HUNG", "RankLost", "Watchdog", "end_watch", "phase", "pulse", "start_watch", "until_watch_ends"]
 
 EXIT_HUNG = 76
 """Exit status when ranks hang or were lost: the last checkpoint stands, and the same command continues from it."""
@@ -55,6 +55,14 @@ SILENT_FRACTION = 0.25
 show a file late by up to a minute, so hang_after_s below 240 is for local folders."""
 
 LOST_BEATS = 5
+
+
+class RankLost(SystemExit):
+    """Status 76: a collective failed because other ranks are gone; `words` say which."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(EXIT_HUNG)
+        self.words = words
 
 
 class Watchdog:
@@ -306,7 +314,7 @@ def end_watch(error: BaseException | None = None) -> None:
     """End the watch, for `error` if there is one.
 
     Raises:
-        SystemExit: status 76 when `error` came out of a collective because another rank is gone; who, is printed.
+        RankLost: `error` came out of a collective because another rank is gone; who, is printed.
     """
     global _current
     watch, _current = _current, None
@@ -319,7 +327,18 @@ def end_watch(error: BaseException | None = None) -> None:
     if lost:
         lines = [f"rank {watch.rank} lost the others in {call} of step {activity.step}:", *lost]
         _print_at_once("\n  ".join([*lines, "the same command continues from the last checkpoint"]))
-        raise SystemExit(EXIT_HUNG) from error
+        raise RankLost(lost[0]) from error
+
+
+@contextlib.contextmanager
+def until_watch_ends() -> Iterator[None]:
+    """End the watch after the block, for the error that it ends with; see `end_watch`."""
+    try:
+        yield
+    except BaseException as error:
+        end_watch(error)
+        raise
+    end_watch()
 
 
 def _reason(error: BaseException | None) -> str:

@@ -6,6 +6,7 @@ All through the command line, on one rank.
 import contextlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from data_tools.vocabulary import write_vocabulary
 from largede.cli import main
 from largede.config.load import recipe_to_yaml
 from largede.files import fingerprint_of, sha256_file, write_text
+from largede.runs.files import read_run_state
 
 NEWEST = "checkpoints/step-00000003"
 Answer = tuple[int, str]
@@ -52,6 +54,14 @@ def largede(*words: str) -> Answer:
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
         status = main(list(words))
     return status, said.getvalue()
+
+
+def status_unread(*words: str) -> int:
+    """With an output whose reader has left."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as output, contextlib.redirect_stdout(output):
+        return main(list(words))
 
 
 def content(folder: Path) -> dict[str, str]:
@@ -98,17 +108,28 @@ def story(folder: str, world: MadeWorld) -> dict[str, tuple[Answer, bool]]:
     for state in spoilt.glob("checkpoints/*/state.json"):
         state.write_text("{", encoding="utf-8")
     answers["all damaged"] = largede(*train, "--run.out", str(spoilt)), len(list(spoilt.glob("checkpoints/*"))) > 1
+    ask("all damaged exported", spoilt, "export", str(spoilt), str(path / "model"))
+    shutil.copytree(spoilt, path / "unsaved", ignore=shutil.ignore_patterns("step-*"))
+    ask("none yet exported", path / "unsaved", "export", str(path / "unsaved"), str(path / "model"))
+    ask("nowhere exported", out, "export", str(path / "nowhere"), str(path / "model"))
+    ask("exported to nowhere", out, "export", str(out), "/proc/x/model")
     ask("no run exported", world.shards, "export", str(world.shards), str(path / "model"))
     ask("no run started from", out, *train, "--run.out", str(path / "fresh"), "--run.start_from", str(world.shards))
     ask("a run started from", out, *train, "--run.out", str(path / "fresh"), "--run.start_from", str(out))
+    answers["unread"] = (status_unread(*train, "--run.out", str(path / "unread")), ""), False
     answers["nothing exported"] = (0, ""), not (path / "model").exists()
     answers["nothing begun"] = (0, ""), not list((path / "fresh").rglob("step-*"))
     return answers
 
 
 @pytest.fixture(scope="module")
-def answers(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Answer, bool]]:
-    folder = tmp_path_factory.mktemp("bad")
+def folder_of_answers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bad")
+
+
+@pytest.fixture(scope="module")
+def answers(world: MadeWorld, folder_of_answers: Path) -> dict[str, tuple[Answer, bool]]:
+    folder = folder_of_answers
     return run_on_ranks(1, story, folder, str(folder), world)[0]
 
 
@@ -140,7 +161,24 @@ def test_a_folder_that_is_no_checkpoint_is_named(name: str, answers: dict[str, t
     assert answers["nothing exported"][1] and answers["nothing begun"][1]
 
 
+def test_what_cannot_be_exported_is_said_in_its_own_words(answers: dict[str, tuple[Answer, bool]]) -> None:
+    refused(answers, "all damaged exported", "no checkpoint of", "can be used: step-00000003 damaged")
+    refused(answers, "none yet exported", "has no checkpoint yet")
+    refused(answers, "nowhere exported", "nowhere is no checkpoint: there is no such folder", "check the path")
+    refused(answers, "exported to nowhere", "/proc keeps no files")
+    assert answers["nothing exported"][1]
+
+
 def test_a_run_does_not_begin_anew_over_checkpoints_that_are_all_damaged(
     answers: dict[str, tuple[Answer, bool]],
 ) -> None:
     refused(answers, "all damaged", "is passed over", "no checkpoint in", "step-00000003", "move them away")
+
+
+def test_a_run_whose_output_nobody_reads_goes_on_to_its_end(
+    answers: dict[str, tuple[Answer, bool]], folder_of_answers: Path
+) -> None:
+    assert answers["unread"][0][0] == 0
+    said = read_run_state(folder_of_answers / "unread")
+    assert said is not None and (said.state, said.step) == ("finished", 3)
+    assert (folder_of_answers / "unread" / NEWEST / "state.json").is_file()

@@ -1,20 +1,24 @@
 """Which checkpoints stay."""
 
+import json
 import os
 import time
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from largede.errors import NoRoomError
 from largede.files import sha256_file
 from largede.runs.claims import Claim
 from largede.runs.evaluated import Evaluated, watchers_folder, write_record
 from largede.training.checkpoints.retention import (
     Keep,
     clear_leftovers,
-    discard,
+    discard_after,
     names_to_remove,
+    newest_is,
     remove_all,
     retire,
     step_of,
@@ -131,8 +135,31 @@ def test_what_killed_runs_left_is_cleared_and_a_replaced_checkpoint_gets_its_nam
     assert (checkpoints / name_of(2) / "state.json").read_text() == "2"
 
 
-def test_a_discarded_checkpoint_takes_its_evaluation_along(tmp_path: Path) -> None:
-    checkpoints = made_run(tmp_path, [2, 4], {2: 0.1, 4: 0.2})
-    discard(checkpoints / name_of(4))
-    assert names_in(checkpoints) == [name_of(2)]
+def test_a_full_disk_is_noticed_before_a_checkpoint_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint that has its name is saved: nothing that needs room comes after it."""
+    (tmp_path / "latest.json").write_text("before")
+    monkeypatch.setattr(os, "fsync", raise_no_room)
+    has_name = False
+    with pytest.raises(NoRoomError), newest_is(tmp_path / name_of(2)):
+        has_name = True
+    assert not has_name and (tmp_path / "latest.json").read_text() == "before"
+    checkpoints = made_run(tmp_path / "run", [2, 4], {})
+    (checkpoints / "latest.json").write_text("step 4")
+    assert len(discard_after(checkpoints / name_of(2))) == 1
+    assert not (checkpoints / "latest.json").exists(), "it would name what is gone"
+
+
+def raise_no_room(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_what_was_saved_after_a_checkpoint_goes_with_its_evaluations_and_the_newest_is_named(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [2, 4, 6], {2: 0.1, 4: 0.2, 6: 0.3})
+    doomed = discard_after(checkpoints / name_of(2))
+    assert json.loads((checkpoints / "latest.json").read_text()) == {"checkpoint": name_of(2)}
+    assert len(doomed) == 2 and sum((folder / "state.json").is_file() for folder in doomed) == 2
+    remove_all(doomed)
+    assert names_in(checkpoints) == ["latest.json", name_of(2)]
     assert names_in(tmp_path / "evaluations") == [f"{name_of(2)}.json"]

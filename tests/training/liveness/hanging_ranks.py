@@ -25,7 +25,8 @@ from largede.config.recipe import GuardConfig, Recipe
 from largede.training import trainer as trainer_module
 from largede.training.feed import Feed
 from largede.training.liveness.activity import SAVING, STEPPING, activity, phase
-from largede.training.liveness.watchdog import end_watch, pulse, start_watch
+from largede.training.liveness.watchdog import pulse, start_watch, until_watch_ends
+from largede.training.run_life import RunLife
 from largede.training.trainer import train
 
 WORLD = 3
@@ -36,8 +37,9 @@ STEPS = 3
 def small_steps(folder: Path, at_step_2: Callable[[int], None], on_hang: str = "stop") -> None:
     """A run without a model: steps of one collective each, watched; `at_step_2(rank)` is what goes wrong."""
     guard = GuardConfig(hang_after_s=HANG_AFTER_S, on_hang=on_hang)  # type: ignore[arg-type]
-    start_watch(folder, guard, dist.get_rank(), WORLD)
-    try:
+    with RunLife(folder, STEPS, lambda line: None) as life, until_watch_ends():
+        start_watch(folder, guard, dist.get_rank(), WORLD)
+        life.begin(0)
         activity.begin_run(0)
         activity.enter_phase(STEPPING)
         for step in range(1, STEPS + 1):
@@ -47,10 +49,6 @@ def small_steps(folder: Path, at_step_2: Callable[[int], None], on_hang: str = "
                 at_step_2(dist.get_rank())
             dist.all_reduce(torch.ones(2))
             activity.end_step(step)
-    except BaseException as error:
-        end_watch(error)
-        raise
-    end_watch()
 
 
 def spins(rank: int) -> None:

@@ -11,6 +11,7 @@ import pytest
 from made_world import MadeWorld
 
 from largede.config.recipe import GuardConfig
+from largede.runs.table import listed
 from largede.training.engine import UNWATCHED_TIMEOUT, group_timeout
 from largede.training.liveness.hang import named
 from largede.training.liveness.watchdog import EXIT_HUNG, Watchdog
@@ -111,6 +112,23 @@ def test_honest_long_work_does_not_trip_the_watch(name: str, groups: dict[str, G
     group = groups[name]
     assert group.statuses == [0, 0, 0] and "HANG" not in group.said
     assert not list((group.folder / "run").glob("hangs/*-step-*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "words"),
+    [
+        ("is killed", "failed", ["rank 1 (", "has ended; last heard of at"]),
+        ("leaves", "failed", ["rank 1 (", "has left: ValueError: a defect on one rank"]),
+        ("spins", "died", ["no rank has made progress for", "rank 1 ("]),
+        ("reader sleeps", "died", ["no rank has made progress for", "rank 1 (", "phase waiting for data"]),
+    ],
+)
+def test_the_list_of_runs_tells_it_in_the_words_of_the_watch(
+    name: str, state: str, words: list[str], groups: dict[str, Group]
+) -> None:
+    found = listed(groups[name].folder / "run")
+    assert found.state == state
+    assert all(word in found.why for word in words) and "\n" not in found.why, found.why
 
 
 def test_a_signal_writes_the_stacks_and_the_run_goes_on(groups: dict[str, Group]) -> None:
