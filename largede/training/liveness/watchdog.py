@@ -211,6 +211,7 @@ class Watchdog:
         others = [other for rank, other in seen.items() if rank != self.rank]
         if not all(self._is_away(other) or (other.heartbeat and other.heartbeat.is_over) for other in others):
             return
+        self._end_if_told(self.table.read())  # by one that has given the verdict and ended since it was looked at
         if not self.hang:
             self._take_part(f"{time.strftime('%Y-%m-%dT%H-%M-%S')}-step-{activity.step}")
         there = [other.heartbeat for other in others if not self._is_away(other)]
@@ -288,8 +289,8 @@ class Watchdog:
         until = time.monotonic() + still_s + 1.0
         while True:
             others = [account for account in self.accounts(table) if account.rank != self.rank]
-            self._end_if_told(table.seen)
             gone = [account for account in others if account.is_gone or table.seen[account.rank].still_s > still_s]
+            self._end_if_told(table.read())  # once more: whoever is gone may have given the verdict before
             if any(account.is_gone for account in gone) or time.monotonic() > until:
                 return verdict([a if a.is_gone else replace(a, silent_s=still_s) for a in gone])
             time.sleep(self.beat_s / 2)

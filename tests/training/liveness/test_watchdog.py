@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,10 @@ from made_world import MadeWorld
 from largede.config.recipe import GuardConfig
 from largede.runs.table import listed
 from largede.training.engine import UNWATCHED_TIMEOUT, group_timeout
+from largede.training.liveness import watchdog
+from largede.training.liveness.activity import activity
 from largede.training.liveness.hang import named
+from largede.training.liveness.heartbeat import Place, heartbeat_of, this_place, write_heartbeat
 from largede.training.liveness.watchdog import EXIT_HUNG, Watchdog
 
 RANKS_FILE = Path(__file__).with_name("hanging_ranks.py")
@@ -149,6 +152,43 @@ def test_empty_files_of_a_killed_part_with_more_ranks_are_removed(tmp_path: Path
     watch.start()
     watch.close()
     assert left() == sorted(kept) and not (tmp_path / "heartbeats").exists()
+
+
+class Ended(Exception):
+    """In place of the end of this process."""
+
+
+@pytest.fixture
+def verdict_amid_the_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watchdog:
+    """Rank 1's watch. Rank 0 is over its time; it gives the verdict and ends just when rank 1 looks at its process."""
+    first, second = (Watchdog(tmp_path, GuardConfig(), rank, 2, lambda text: None) for rank in (0, 1))
+    first.beats.mkdir()
+    beat = replace(heartbeat_of(activity, this_place(0), 1, is_over=True), hang="a-hang")
+    write_heartbeat(first.beats, beat)
+    second.hang = "a-hang"
+
+    def ends(place: Place, here: Place) -> str:
+        write_heartbeat(first.beats, replace(beat, beat=2, has_verdict=True))
+        return "ended"
+
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    monkeypatch.setattr(watchdog, "process_state", ends)
+    monkeypatch.setattr(os, "_exit", end)
+    return second
+
+
+def test_a_rank_that_gave_the_verdict_and_ended_is_not_taken_for_the_cause(verdict_amid_the_look: Watchdog) -> None:
+    with pytest.raises(Ended, match="76"):
+        verdict_amid_the_look._look_around()
+    assert not verdict_amid_the_look.has_verdict
+    assert not (verdict_amid_the_look.hangs / "a-hang" / "verdict.txt").exists()
+
+
+def test_a_rank_whose_collective_failed_by_the_verdict_says_nothing_else(verdict_amid_the_look: Watchdog) -> None:
+    with pytest.raises(Ended, match="76"):
+        verdict_amid_the_look.explain_loss()
 
 
 def test_a_hang_that_is_only_reported_may_end_well(groups: dict[str, Group]) -> None:
