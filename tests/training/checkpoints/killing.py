@@ -25,6 +25,7 @@ from typing import Any
 
 from batches_for_tests import small_recipe
 from made_world import MadeWorld, make_world
+from ranks import start_server
 
 from largede.config.recipe import Recipe
 from largede.files import sha256_file
@@ -66,11 +67,6 @@ class Hit:
     whom: str
     phases: tuple[str, ...]
     others_ended_s: float | None
-
-
-def preload() -> None:
-    """Let the server of processes import what takes seconds, once."""
-    processes.set_forkserver_preload(["largede.training.trainer", "deepspeed", "torch.utils.tensorboard", "killing"])
 
 
 def note_phases(board: Board, rank: int) -> None:
@@ -307,7 +303,7 @@ def main() -> None:
     parser.add_argument("--sorts", nargs="+", choices=("all", "one", "export"), default=["all", "one", "export"])
     args = parser.parse_args()
     args.out.mkdir(parents=True)
-    preload()
+    start_server()
     world = make_world(args.out)
     steps = 3 * args.kills
     through = recipe_to_kill(world, args.out, "through", steps)

@@ -13,7 +13,6 @@ from killing import (
     curve,
     end_of,
     kill_exports,
-    preload,
     recipe_to_kill,
     run_through,
     running,
@@ -21,6 +20,7 @@ from killing import (
     wait_until,
 )
 from made_world import MadeWorld
+from ranks import start_server
 
 from largede.config.recipe import Recipe
 from largede.training.run_life import EXIT_SAVED_ON_SIGNAL
@@ -32,7 +32,7 @@ STEPS = 14
 def killed(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Hit]]:
     """A run in one go, and one that is killed four times: all its ranks, and one of them."""
     folder = tmp_path_factory.mktemp("kills")
-    preload()
+    start_server()
     assert run_through(recipe_to_kill(world, folder, "through", STEPS)) == [0] * WORLD
     hits = survive(recipe_to_kill(world, folder, "killed", STEPS), ["all", "one", "one", "all"], random.Random(3))
     return folder, hits
