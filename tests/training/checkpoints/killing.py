@@ -2,7 +2,7 @@
 
 Run as a program, it kills many times and prints what each kill hit:
 
-    python tests/training/checkpoints/killing.py --kills 20 --slow-writer 0.5 --out FOLDER
+    python tests/training/checkpoints/killing.py --kills 20 --slow-writer 1 --out FOLDER
 
 A small checkpoint is written in an instant, which kills would hardly ever hit; `--slow-writer` stretches it.
 """
@@ -224,7 +224,7 @@ def run_and_kill(recipe: Recipe, whom: str, chance: random.Random, slow_writer_s
             wait_until(lambda: has_ended() or board.phase(0) != "loading", "loading")
             began, further = board.steps(), chance.randrange(6)
             wait_until(lambda: has_ended() or (board.steps() - began) % 256 >= further, "steps")
-            time.sleep(chance.uniform(0, 0.15 + slow_writer_s))
+            time.sleep(chance.uniform(0, 0.15 + 2 * slow_writer_s))
         else:
             time.sleep(chance.uniform(0, 2))
         if has_ended():
