@@ -7,12 +7,14 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
 from largede.errors import DataError, LargedeError, NoRoomError
+
+Kind = TypeVar("Kind")
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -156,6 +158,21 @@ def read_json_object(path: Path, mend: str = MOVE_AWAY) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged_file(path, f"a JSON {type(value).__name__}", mend)
     return value
+
+
+def as_kind(kind: type[Kind], found: Mapping[str, Any]) -> Kind:
+    """A dataclass from a JSON object, whose other keys are passed over. Raises TypeError, naming the field amiss.
+
+    Numbers, words and mappings are looked at, not what is in the mappings.
+    """
+    allowed = {int: (int,), float: (int, float), str: (str,), bool: (bool,), dict: (dict,)}
+    hints = get_type_hints(kind)
+    values = {name: found[name] for name in hints if name in found}
+    for name, value in values.items():
+        hint = get_origin(hints[name]) or hints[name]
+        if not isinstance(value, allowed[hint]) or (isinstance(value, bool) and hint is not bool):
+            raise TypeError(f"{name} is {value!r}")
+    return kind(**values)
 
 
 def damaged_file(path: Path, why: str, mend: str = MOVE_AWAY) -> DataError:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from largede import __version__
 from largede.errors import LargedeError, MachineError
+from largede.runs.redact import hide_in_message
 
 
 class Terminated(KeyboardInterrupt):
@@ -55,7 +56,7 @@ def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[
     try:
         args.run(args)
     except LargedeError as error:
-        print(f"{program} {args.verb}: {error}", file=sys.stderr)
+        print(f"{program} {args.verb}: {hide_in_message(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:
         # The reader of our output (head, less) left; that is its right.
@@ -68,7 +69,7 @@ def run_verbs(program: str, description: str, verbs: Sequence[Verb], argv: list[
             expected="paths that can be read and written, folders where folders are asked for",
             mend="check the path and its permissions, or name another",
         )
-        print(f"{program} {args.verb}: {problem}", file=sys.stderr)
+        print(f"{program} {args.verb}: {hide_in_message(str(problem))}", file=sys.stderr)
         return 2
     except Terminated:
         print(f"{program} {args.verb}: terminated", file=sys.stderr)

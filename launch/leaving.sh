@@ -83,10 +83,11 @@ listens() {
     caught=$(sed -n 's/^SigCgt:[[:space:]]*//p' "/proc/$1/status") && ((0x${caught: -4} & 0x200))
 }
 
-# ranks_of OUT: a pattern for `pgrep -f` that knows the ranks working in OUT, and no launcher, shell or ssh.
+# ranks_of OUT: a pattern for `pgrep -f` that knows the ranks working in OUT, and no launcher, shell or ssh; nor the ranks
+# of a run elsewhere that reads OUT's shards or checkpoints.
 ranks_of() {
     local folder
     # shellcheck disable=SC2001
     folder=$(sed 's/[][\.*^$+?(){}|]/\\&/g' <<<"$1")
-    printf '^[^ ]*python[^ ]* -u -m largede[.]cli .*%s/' "$folder"
+    printf '^[^ ]*python[^ ]* -u -m largede[.]cli .*--(run[.])?out %s/(train|report)( |$)' "$folder"
 }

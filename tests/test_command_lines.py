@@ -39,6 +39,8 @@ print("HEAVY:", [name for name in {HEAVY!r}.split() if name in sys.modules])
         (["train", "quickstart", "--batch.querys", "3"], "did you mean batch.queries"),
         (["train"], "no recipe"),
         (["train", "mini", "--data.allow_pipe", "true"], "data.allow_pipe"),
+        (["train", "mini", "--run.out", "s3://me:hunter2@host/x"], "run.out is s3://[hidden]@host/x"),
+        (["train", "mini", "--model.tokenizer", "hf://x?token=hunter2"], "model.tokenizer is hf://x?[hidden]"),
         (["export", "nowhere", "out"], "is no checkpoint"),
         (["plan", "gtr-xxl-pretrain", "--gpus", "0"], "--gpus 0"),
         (["plan", "gtr-xxl-pretrain", "--gpus", "10", "--nodes", "4"], "10 GPUs on 4 nodes"),

@@ -41,6 +41,18 @@ def demand_positive(group: Any, *names: str) -> None:
             )
 
 
+def demand_folders(group: Any, *names: str) -> None:
+    """Refuse addresses (s3://…) where only a path of this machine or a hub's name can be read."""
+    for name in names:
+        value = getattr(group, name)
+        demand(
+            value is None or "://" not in value,
+            f"{type(group).__name__.removesuffix('Config').lower()}.{name} is {value}",
+            "a path of this machine, not an address",
+            f"mount the storage and give its path{', or copy it here first' if name != 'out' else ''}",
+        )
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The dual encoder: which T5 stack, how two towers share it, and what one embedding is."""
@@ -56,6 +68,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         demand_positive(self, "embedding_dim", "layers")
+        demand_folders(self, "backbone", "tokenizer")
         demand(
             0.0 <= self.dropout < 1.0,
             f"model.dropout is {self.dropout}",
@@ -305,6 +318,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         demand_positive(self, "cpu_threads")
+        demand_folders(self, "deepspeed", "nvme_path")
 
 
 @dataclass(frozen=True)
@@ -339,6 +353,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every")
+        demand_folders(self, "out", "start_from")
         for name in ("keep_best", "keep_unevaluated"):
             count = getattr(self, name)
             demand(count >= 0, f"run.{name} is {count}", "zero or more", "set it to 0")

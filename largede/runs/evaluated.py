@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from largede.errors import CheckpointError
-from largede.files import sha256_file, write_json
+from largede.files import as_kind, sha256_file, write_json
 from largede.runs.claims import is_held
 from largede.runs.files import BEST, EVALUATIONS
 
@@ -66,7 +66,7 @@ def write_record(run: Path, record: Evaluated) -> None:
 def read_record(path: Path) -> Evaluated | None:
     """None when there is none, or none that can be read: it will be made again."""
     try:
-        return Evaluated(**json.loads(path.read_bytes()))
+        return as_kind(Evaluated, json.loads(path.read_bytes()))
     except (FileNotFoundError, ValueError, TypeError):
         return None
 

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from largede.files import damaged_file, read_json_object, write_json
+from largede.files import as_kind, damaged_file, read_json_object, write_json
 from largede.runs.claims import is_held
 
 LOCK = "lock.json"
@@ -62,7 +62,7 @@ def read_run_state(run: Path) -> RunState | None:
         return None
     found = read_json_object(path, mend)
     try:
-        return RunState(**{name: found[name] for name in RunState.__dataclass_fields__ if name in found})
+        return as_kind(RunState, found)
     except TypeError as error:
         raise damaged_file(path, str(error), mend) from None
 

@@ -49,6 +49,11 @@ def hide_in_error(text: str) -> str:
     return hide_secrets(_without_places(text))
 
 
+def hide_in_message(text: str) -> str:
+    """What is printed of an error: addresses lose their users, passwords and queries, all else stays to be mended."""
+    return _ADDRESS.sub(_without_secrets, text)
+
+
 def hide_in_command_line(words: Sequence[str]) -> str:
     """A command line as a shell takes it, without secrets."""
     return hide_secrets(shlex.join(map(_without_places, words)))
@@ -64,10 +69,10 @@ def is_secret_name(name: str) -> bool:
 
 def shareable(recipe: Recipe) -> Recipe:
     """The recipe as it is kept with a run and shown: its places hold no secret, all else is the same."""
-    data, start = recipe.data, recipe.run.start_from
+    data = recipe.data
     sources = {name: replace(source, shards=without_secrets(source.shards)) for name, source in data.sources.items()}
     data = replace(data, shards=without_secrets(data.shards), sources=sources)
-    return replace(recipe, data=data, run=replace(recipe.run, start_from=start and without_secrets(start)))
+    return replace(recipe, data=data)
 
 
 def without_secrets(place: str) -> str:

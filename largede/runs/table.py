@@ -14,7 +14,7 @@ from typing import Any
 
 from largede.durations import duration
 from largede.errors import LargedeError
-from largede.files import read_json_object
+from largede.files import damaged_file, read_json_object
 from largede.runs.evaluated import best_of, read_records
 from largede.runs.files import (
     CHECKPOINTS,
@@ -89,24 +89,32 @@ def _listed(run: Path) -> ListedRun:
     said, last = read_run_state(run), last_figures(run / FIGURES)
     best = best_of(read_records(run))
     state = life_of(run, said)
-    started = facts.get("begun")
+    started = number_in(facts, "begun", run / RUN)
     return ListedRun(
         folder=str(run),
         state=state,
         step=said.step if said else last.get("step"),
-        steps=said.steps if said else facts.get("steps"),
+        steps=said.steps if said else number_in(facts, "steps", run / RUN),
         loss=last.get("loss/contrastive"),
         metric=best.metric if best else "",
         best=best.value if best else None,
         best_checkpoint=best.checkpoint if best else "",
         started=started,
         duration_s=_ended(state, said) - started if started and said else None,
-        parts=facts.get("part"),
+        parts=number_in(facts, "part", run / RUN),
         commit=str(facts.get("largede", "")).partition("commit ")[2].replace(" with local changes", "+"),
         hardware=hardware_of(facts),
         data=str(facts.get("data_fingerprint", ""))[:8],
         why=_why(run, state, said) if said else "",
     )
+
+
+def number_in(facts: dict[str, Any], name: str, path: Path) -> Any:
+    """None where it is missing. Raises DataError for what is no number."""
+    value = facts.get(name)
+    if value is not None and not isinstance(value, int | float):
+        raise damaged_file(path, f"{name} is {value!r}")
+    return value
 
 
 def _why(run: Path, state: str, said: RunState) -> str:

@@ -37,15 +37,21 @@ def refuse_disagreement(recipe: Recipe, data_fingerprint: str, tokenizer_fingerp
 
 def what_is_read(recipe: Recipe, data_fingerprint: str, tokenizer_fingerprint: str) -> dict[str, str]:
     """What this rank found under the names in the recipe, by what it is."""
-    start = recipe.run.start_from
     return {
         **{f"{name} in its recipe": str(value) for name, value in dotted_settings(recipe).items()},
         "data": data_fingerprint,
         "tokenizer": tokenizer_fingerprint,
         "DeepSpeed file": json.dumps(read_deepspeed_file(recipe.engine.deepspeed), sort_keys=True),
-        "checkpoint in run.start_from": json.dumps(asdict(read_state(Path(start))), sort_keys=True) if start else "",
+        "checkpoint in run.start_from": state_begun_from(recipe),
         "set of library versions": json.dumps(library_versions(), sort_keys=True),
     }
+
+
+def state_begun_from(recipe: Recipe) -> str:
+    """The state in run.start_from where the run begins with it; where it goes on, that may be gone."""
+    start = recipe.run.start_from
+    begins = not any(Path(recipe.run.out, "checkpoints").glob(FOLDER_PATTERN))
+    return json.dumps(asdict(read_state(Path(start))), sort_keys=True) if start and begins else ""
 
 
 def shortened(content: str) -> str:

@@ -16,6 +16,12 @@ def best_checkpoint(run: Path, say: Callable[[str], None] = lambda line: None) -
     Raises:
         CheckpointError: no run folder, nothing evaluated, or nothing left of what was.
     """
+    if (run / STATE_FILE).is_file():
+        raise CheckpointError(
+            f"{run} is one checkpoint, and --best chooses among those of a run",
+            expected="a run folder",
+            mend=f"give {run.parent.parent}, or leave out --best",
+        )
     records = read_records(run)
     best = best_of(records)
     if best is None:

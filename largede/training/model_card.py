@@ -62,7 +62,7 @@ def introduction(recipe: Recipe, state: CheckpointState, dtype: str) -> str:
 Backbone {plain(model.backbone)}, layout {model.layout}, {model.embedding_dim} dimensions, {model.similarity}
 similarity; {state.step:,} of {recipe.run.steps:,} steps of {batch.queries:,} queries at temperature
 {recipe.loss.temperature}, with {recipe.optimizer.name}. {first_weights_of(recipe)}
-{f"The run started from the weights of another: {plain(without_secrets(start))}." if start else ""}
+{f"The run started from the weights of another: {plain(start)}." if start else ""}
 Queries were cut at {recipe.data.longest_query_tokens} tokens, passages at {recipe.data.longest_passage_tokens}.
 The run's weights are float32; these files are {dtype}."""
 

@@ -176,6 +176,14 @@ def test_impossible_sources_are_refused(sources: str, said: str) -> None:
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.backbone", "model.tokenizer", "engine.deepspeed", "engine.nvme_path", "run.out", "run.start_from"]
+)
+def test_an_address_is_not_taken_for_a_folder(name: str) -> None:
+    with pytest.raises(RecipeError, match=f"{name} is s3://bucket/x\n  expected: a path of this machine"):
+        load_recipe("mini", [f"--{name}", "s3://bucket/x"])
+
+
 def test_sources_and_shards_exclude_each_other_and_flags_reach_into_mappings_only() -> None:
     with pytest.raises(RecipeError, match="one of the two"):
         load_recipe("mini", ["--data.shards", "b", "--data.sources.x.shards", "s"])

@@ -95,6 +95,26 @@ def test_a_step_that_fails_ends_the_script_with_its_status(tmp_path: Path) -> No
     assert script.ends() == 3 and "ended with status 3" in script.said() and "rank" not in script.said()
 
 
+@pytest.mark.parametrize(
+    ("words", "is_of_the_run"),
+    [
+        ("train mini --data.shards /runs/a.b/shards --run.out /runs/a.b/train --run.steps 9", True),
+        ("--local_rank=0 train mini --data.shards /runs/a.b/shards --run.out /runs/a.b/train", True),
+        ("evaluate --model /runs/a.b/model --data med --training /runs/a.b/train --out /runs/a.b/report", True),
+        ("train mini --run.start_from /runs/a.b/train/checkpoints/step-00000010 --run.out /runs/c/train", False),
+        ("train mini --data.shards /runs/a.b/shards --run.out /runs/c/train", False),
+        ("train mini --run.out /data/runs/a.b/train", False),
+        ("train mini --run.out /runs/a.b/train-again", False),
+        ("train mini --run.out /runs/aXb/train", False),
+    ],
+)
+def test_the_ranks_of_a_run_are_known_from_those_of_others(words: str, is_of_the_run: bool) -> None:
+    known = f'source "{ROOT}/launch/leaving.sh"; grep -Ec "$(ranks_of /runs/a.b)"'
+    command = f"/venv/bin/python -u -m largede.cli {words}\n"
+    found = subprocess.run(["bash", "-c", known], input=command, capture_output=True, text=True)
+    assert found.stdout == f"{int(is_of_the_run)}\n"
+
+
 @pytest.mark.cluster("setsid", "pgrep", "deepspeed")
 def test_a_run_on_one_machine_saves_when_told_and_its_model_follows(
     small_run: SmallRun, uninterrupted: list[float], tmp_path: Path

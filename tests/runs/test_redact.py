@@ -53,7 +53,7 @@ def test_the_folder_of_a_run_has_no_secret_in_any_file(
     ):
         monkeypatch.setattr("sys.argv", ["largede", "train", *words])
         facts: dict[str, Any] = {**provenance(), "started": 1.0, "world_size": 1, "data_fingerprint": "f00d"}
-        recipe = with_settings(Recipe(), data__shards=place, run__start_from=place)
+        recipe = with_settings(Recipe(), data__shards=place)
         write_part(tmp_path, recipe, facts)
         mixed = with_settings(Recipe(), data__sources={"a": {"shards": place}, "b": {"shards": "/b"}})
         write_part(tmp_path, mixed, facts)

@@ -52,6 +52,22 @@ def test_every_run_is_listed_with_what_became_of_it(runs: Path) -> None:
     assert found["old"].why == "loss was nan" and "run.json" in found["broken"].why
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "why"),
+    [
+        ("state.json", '{"step": "x"}', "state.json cannot be read (step is 'x')"),
+        ("state.json", '{"state": true}', "state.json cannot be read (state is True)"),
+        ("run.json", '{"begun": "x"}', "run.json cannot be read (begun is 'x')"),
+    ],
+)
+def test_a_value_of_another_kind_damages_one_run(file: str, text: str, why: str, runs: Path) -> None:
+    run = runs / "group" / "new"
+    (run / file).write_text(text)
+    [broken] = [line for line in list_runs([runs]) if line.folder == str(run)]
+    assert broken.state == "damaged" and why in broken.why
+    assert "dead" in as_table(list_runs([runs]))
+
+
 def test_the_table_and_the_json_say_the_same(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["runs", str(runs)]) == 0
     table = capsys.readouterr().out

@@ -251,7 +251,9 @@ def test_the_best_checkpoint_that_is_left_is_exported(
         evaluate_as(run, step, value)
     evaluate_as(run, 7, 0.4)
     assert "step-00000011 to" in said_by_export(capsys, run, model, "--best")
-    shutil.rmtree(run / "checkpoints" / "step-00000011")
+    one = run / "checkpoints" / "step-00000011"
+    assert f"give {run}, or leave out --best" in said_by_export(capsys, one, tmp_path / "other", "--best")
+    shutil.rmtree(one)
     said = said_by_export(capsys, run, model, "--best", "--again")
     assert "step-00000011, the best, is gone" in said and "step-00000012 to" in said
     for step in (7, 9, 12):  # trained again: no longer what was evaluated

@@ -101,7 +101,7 @@ def test_what_users_write_is_shown_and_does_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_secrets_in_addresses_are_left_out(place: str, shown: str, tmp_path: Path) -> None:
-    card = card_of(tmp_path, data__shards=place, run__start_from=place)
+    card = card_of(tmp_path, data__shards=place)
     assert "hunter2" not in card and f"Pairs from {plain(shown)}." in card
     assert recipe_in(card, tmp_path).data.shards == shown
 

@@ -165,6 +165,8 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     answer["full disk"] = full_disk(recipe_for(world, path, "full"))
     answer["fresh moments"] = moments_at_start(recipe_for(world, path, "warm", run__start_from=newest))
     answer["warm start"] = train_in_process(recipe_for(world, path, "warm", run__start_from=newest))
+    gone = str(path / "gone/step-00000006")
+    answer["start gone"] = train_in_process(recipe_for(world, path, "warm", run__start_from=gone))
     answer["adamw"] = adamw_goes_on(recipe_for(world, path, "adamw", optimizer__name="adamw"))
     return answer
 
@@ -394,6 +396,7 @@ def test_adamw_continues_exactly(story: tuple[Path, dict[str, Any]]) -> None:
 def test_warm_start_takes_weights_and_fresh_moments(story: tuple[Path, dict[str, Any]]) -> None:
     folder, answer = story
     assert any("starting from the weights" in line for line in answer["warm start"])
+    assert any("continuing from" in line for line in answer["start gone"]), "it was needed only once"
     assert losses(folder / "warm")[0] < losses(folder / "through")[0]
     # Nothing but its weights tells it from a run of its own: the optimizer begins at its first step, without moments.
     assert answer["fresh moments"] == (0, 0.0)

@@ -17,10 +17,8 @@ STEPPING = "stepping"
 READING = "waiting for data"
 LOADING = "loading"
 SAVING = "saving"
-EXPORTING = "exporting"
-EVALUATING = "evaluating"
 
-LONG_PHASES = frozenset([STARTING, FIRST_STEP, LOADING, SAVING, EXPORTING, EVALUATING])
+LONG_PHASES = frozenset([STARTING, FIRST_STEP, LOADING, SAVING])
 """Phases in which one rank may rightly work for long while the others wait for it."""
 
 LONG_PHASE_FACTOR = 6
