@@ -42,6 +42,10 @@ FIELDS = 3
 processes = multiprocessing.get_context("forkserver")
 
 
+def tells_of_saving(phase: str) -> bool:
+    return any(word in phase for word in ("saving", "writing", "waiting", "publishing"))
+
+
 class Board:
     """What every rank is doing, in a file that all see at once and that outlives whoever wrote to it."""
 
@@ -61,6 +65,9 @@ class Board:
         main, writing, _ = self.memory[FIELDS * rank : FIELDS * (rank + 1)]
         return MAIN[main] + (" and writing" if writing else "")
 
+    def is_saving(self, rank: int) -> bool:
+        return tells_of_saving(self.phase(rank))
+
     def steps(self) -> int:
         return self.memory[2]
 
@@ -72,6 +79,10 @@ class Hit:
     whom: str
     phases: dict[int, str]
     others_ended_s: float | None
+
+    @property
+    def is_of_saving(self) -> bool:
+        return any(map(tells_of_saving, self.phases.values()))
 
 
 def note_phases(board: Board, rank: int) -> None:
@@ -215,18 +226,28 @@ def run_through(recipe: Recipe) -> list[int]:
         return [process.exitcode for process in ranks]
 
 
+def wait_for_a_moment(has_ended: Callable[[], bool], board: Board, chance: random.Random, slow_writer_s: float) -> None:
+    """Amid loading, saving (half of the time, if the writer is slow) or the next steps; at once if the run ended."""
+    wait_until(lambda: has_ended() or board.phase(0) != "starting", "the ranks to start")
+    drawn = chance.random()
+    if drawn < 0.2:
+        time.sleep(chance.uniform(0, 2))
+        return
+    wait_until(lambda: has_ended() or board.phase(0) != "loading", "loading")
+    if slow_writer_s and drawn < 0.7:
+        wait_until(lambda: has_ended() or any(board.is_saving(rank) for rank in range(WORLD)), "saving")
+        time.sleep(chance.uniform(0, 2 * slow_writer_s))
+        return
+    began, further = board.steps(), chance.randrange(6)
+    wait_until(lambda: has_ended() or (board.steps() - began) % 256 >= further, "steps")
+    time.sleep(chance.uniform(0, 0.15))
+
+
 def run_and_kill(recipe: Recipe, whom: str, chance: random.Random, slow_writer_s: float) -> Hit | None:
-    """Kill `all` ranks or `one` at a random moment of loading or of the next steps; None if the run ended before."""
+    """Kill `all` ranks or `one` at a random moment; None if the run ended before."""
     with running(recipe, slow_writer_s) as (ranks, board):
         has_ended = lambda: all(process.exitcode is not None for process in ranks)  # noqa: E731
-        wait_until(lambda: has_ended() or board.phase(0) != "starting", "the ranks to start")
-        if chance.random() < 0.8:
-            wait_until(lambda: has_ended() or board.phase(0) != "loading", "loading")
-            began, further = board.steps(), chance.randrange(6)
-            wait_until(lambda: has_ended() or (board.steps() - began) % 256 >= further, "steps")
-            time.sleep(chance.uniform(0, 0.15 + 2 * slow_writer_s))
-        else:
-            time.sleep(chance.uniform(0, 2))
+        wait_for_a_moment(has_ended, board, chance, slow_writer_s)
         if has_ended():
             return None
         victims = list(range(WORLD)) if whom == "all" else [chance.randrange(WORLD)]
@@ -366,7 +387,7 @@ def main() -> None:
             print(f"{whom}: run {part} ended; curve equal: {same}; last checkpoint equal: {same_end}", flush=True)
             assert same and same_end
             refuse_leftovers(Path(recipe.run.out), steps)
-        print(f"kills of {whom}: {len(hits)}")
+        print(f"kills of {whom}: {len(hits)}, {sum(hit.is_of_saving for hit in hits)} of them amid saving")
         for (rank, phase), count in sorted(Counter(hurt for hit in hits for hurt in hit.phases.items()).items()):
             print(f"  {count:3}  rank {rank} {phase}")
         waits = sorted(hit.others_ended_s for hit in hits if hit.others_ended_s is not None)
