@@ -6,6 +6,7 @@
 # node. It needs root and the programs of `cluster_packages`, and says why where it is skipped.
 #
 #   LARGEDE_INSTALL_CLUSTER_PROGRAMS=1   installs them first, with apt-get
+#   LARGEDE_EXHAUSTIVE=1                 runs the long forms too: minutes of work over smaller tests that always run
 set -uo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 

@@ -1,7 +1,19 @@
-"""Fixtures that the tests share."""
+"""What the tests share: a made world, and which of them are left out unless asked for."""
+
+import os
 
 import pytest
 from made_world import MadeWorld, make_world
+
+EXHAUSTIVE = "minutes of work over a smaller test that always runs; LARGEDE_EXHAUSTIVE=1 runs it"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get("LARGEDE_EXHAUSTIVE"):
+        return
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.skip(reason=EXHAUSTIVE))
 
 
 @pytest.fixture(scope="session")

@@ -243,7 +243,7 @@ class ScoreBlocks:
             score_sum -= score_rC[places].sum()
             score_rC[places] = float("-inf")
         column_score_rN = score_rC[:, : self.given.batch_queries]
-        rank_r = (score_rC >= positive_r1).sum(1)
+        rank_r = (score_rC >= positive_r1).sum(1, dtype=torch.int32)  # by default the block is turned into int64 first
         if self.config.margin is not None:
             column_score_rN = self.without_suspects_of_columns(score_rC, target_r1, positive_r1)
             suspect_rC = score_rC > positive_r1 + self.config.margin / self.config.temperature

@@ -110,10 +110,11 @@ def local_changes() -> str:
     return hide_secrets(found)
 
 
-def installed_packages() -> list[str]:
-    """`name==version` of every package of this Python, by name."""
+@functools.cache
+def installed_packages() -> tuple[str, ...]:
+    """`name==version` of every package of this Python, by name; read once, for there may be hundreds."""
     found = {(item.metadata["Name"] or "").lower(): item.version for item in distributions()}
-    return [f"{name}=={found[name]}" for name in sorted(found) if name]
+    return tuple(f"{name}=={found[name]}" for name in sorted(found) if name)
 
 
 def environment() -> dict[str, str]:

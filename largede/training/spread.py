@@ -1,6 +1,6 @@
 """How far the embeddings of a batch are spread: figures that fall when a model collapses.
 
-Shapes: B local vectors, D embedding width.
+Shapes: B local vectors, N vectors of all ranks, D embedding width.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from largede.training.collectives import sum_over_ranks
+from largede.training.collectives import layouts_of, sum_over_ranks
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,16 @@ def spread_over_ranks(embedding_BD: Tensor) -> Spread:
     when all directions are used alike.
     """
     unit_BD = torch.nn.functional.normalize(embedding_BD.float(), dim=1)
-    D = unit_BD.shape[1]
-    local = torch.cat([unit_BD.new_tensor([float(len(unit_BD))]), unit_BD.sum(0), (unit_BD.T @ unit_BD).flatten()])
-    count, total_D, moment_DD = sum_over_ranks(local).cpu().double().split([1, D, D * D])
-    n = float(count)
-    mean_cosine = (float(total_D @ total_D) - n) / max(1.0, n * (n - 1))
-    share_D = torch.linalg.eigvalsh(moment_DD.view(D, D) / n).clamp_min(0.0)
-    share_D = share_D / share_D.sum().clamp_min(1e-30)
-    entropy = -(share_D * share_D.clamp_min(1e-30).log()).sum()
-    return Spread(int(n), mean_cosine, float(entropy.exp()))
+    total_D = sum_over_ranks(unit_BD.sum(0)).cpu().double()
+    [vectors] = layouts_of((len(unit_BD),), unit_BD.device)
+    n = vectors.total
+    mean_cosine = (float(total_D @ total_D) - n) / max(1, n * (n - 1))
+    if n < unit_BD.shape[1]:
+        unit_ND = vectors.gather(unit_BD)
+        moment = unit_ND @ unit_ND.T  # has the eigenvalues of the other product that are not zero, and is smaller
+    else:
+        moment = sum_over_ranks(unit_BD.T @ unit_BD)
+    share = torch.linalg.eigvalsh(moment.cpu().double()).clamp_min(0.0)
+    share = share / share.sum().clamp_min(1e-30)
+    entropy = -(share * share.clamp_min(1e-30).log()).sum()
+    return Spread(n, mean_cosine, float(entropy.exp()))

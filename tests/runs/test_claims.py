@@ -10,9 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+from made_claims import holder_elsewhere
 
 from largede.runs import claims
-from largede.runs.claims import UNKNOWN, Claim, Holder, holder_of, is_held
+from largede.runs.claims import UNKNOWN, Claim, holder_of, is_held
 
 HOLD = """
 import sys, time
@@ -69,16 +70,6 @@ def test_a_living_process_keeps_its_claim_even_when_it_is_suspended(tmp_path: Pa
     assert claim.take() is None
     claim.release()
     assert not path.exists()
-
-
-def holder_elsewhere(path: Path, silent_s: float) -> Holder:
-    claim = Claim(path)
-    claim.take()
-    claim._ending.set()
-    there = replace(holder_of(path) or UNKNOWN, host="node7", machine="node7 of another boot")
-    path.write_text(json.dumps(asdict(there)))
-    os.utime(path, (time.time() - silent_s, time.time() - silent_s))
-    return there
 
 
 def test_a_holder_on_another_machine_is_judged_by_its_silence(tmp_path: Path) -> None:

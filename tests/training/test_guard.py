@@ -1,7 +1,11 @@
 """Guards: what counts as a spike or a collapse, and what does not."""
 
+from pathlib import Path
+
 import pytest
 import torch
+import torch.distributed as dist
+from ranks import run_on_ranks
 
 from largede.config.recipe import GuardConfig
 from largede.training.guard import CollapseGuard, SpikeGuard
@@ -46,16 +50,38 @@ def test_spread_of_parallel_and_of_orthogonal_vectors() -> None:
     assert orthogonal.vectors == 6
 
 
-def test_spread_equals_the_plain_definition() -> None:
-    torch.manual_seed(0)
-    vectors = torch.randn(20, 7)
+def made_vectors(width: int) -> torch.Tensor:
+    return torch.randn(20, width, generator=torch.Generator().manual_seed(0))
+
+
+def check_spread(found: Spread, vectors: torch.Tensor) -> None:
+    """Against the plain definition."""
     unit = torch.nn.functional.normalize(vectors, dim=1)
     cosines = (unit @ unit.T)[~torch.eye(20, dtype=torch.bool)]
     shares = torch.linalg.svdvals(unit.double()).square() / 20
     entropy = -(shares * shares.log()).sum()
-    found = spread_over_ranks(vectors)
+    assert found.vectors == 20
     assert found.mean_cosine == pytest.approx(float(cosines.mean()), abs=1e-6)
     assert found.effective_rank == pytest.approx(float(entropy.exp()), rel=1e-5)
+
+
+MORE_AND_FEWER_VECTORS_THAN_ENTRIES = (7, 20, 50)
+
+
+@pytest.mark.parametrize("width", MORE_AND_FEWER_VECTORS_THAN_ENTRIES)
+def test_spread_equals_the_plain_definition(width: int) -> None:
+    check_spread(spread_over_ranks(made_vectors(width)), made_vectors(width))
+
+
+def spreads_of_ragged_ranks() -> list[Spread]:
+    mine = slice(0, 13) if dist.get_rank() == 0 else slice(13, 20)
+    return [spread_over_ranks(made_vectors(width)[mine]) for width in MORE_AND_FEWER_VECTORS_THAN_ENTRIES]
+
+
+def test_spread_is_that_of_all_ranks_vectors(tmp_path: Path) -> None:
+    for spreads in run_on_ranks(2, spreads_of_ragged_ranks, tmp_path):
+        for width, found in zip(MORE_AND_FEWER_VECTORS_THAN_ENTRIES, spreads, strict=True):
+            check_spread(found, made_vectors(width))
 
 
 def test_a_collapse_is_seen_twice_in_a_row_and_after_the_warm_up() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
+from made_claims import holder_elsewhere
 from made_world import MadeWorld
 from ranks import run_on_ranks
 from test_trainer import recipe_for
@@ -211,8 +212,6 @@ def test_tensorboard_has_layout_hyper_parameters_and_text(told: tuple[Path, list
 def test_a_run_of_another_machine_that_died_is_taken_over_and_a_living_one_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_claims import holder_elsewhere
-
     monkeypatch.setattr(claims, "SILENT_S", 3.0)
     monkeypatch.setattr("largede.training.run_life.SILENT_S", 3.0)
     monkeypatch.setattr("largede.training.run_life.LOOK_EVERY_S", 0.1)

@@ -32,6 +32,7 @@ from largede.training.trainer import Trainer
 def recipe_for(world: MadeWorld, folder: Path, out: str, stage: int = 3, **dotted: Any) -> Recipe:
     settings: dict[str, Any] = {
         "model__tokenizer": str(world.vocabulary),
+        "model__layers": 1,
         "model__dropout": 0.1,
         "data__shards": str(world.shards),
         "data__lanes": 2,
@@ -44,6 +45,7 @@ def recipe_for(world: MadeWorld, folder: Path, out: str, stage: int = 3, **dotte
         "run__log_every": 1,
         "run__checkpoint_every": 2,
         "run__keep_checkpoints": 10,
+        "run__dry_run": False,
     }
     return small_recipe(folder, stage, **{**settings, **dotted})
 
@@ -102,7 +104,7 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     """On two ranks: train through; interrupt and go on; damage and go on; signal; and what must be refused."""
     path = Path(folder)
     answer: dict[str, Any] = {}
-    through = recipe_for(world, path, "through")
+    through = recipe_for(world, path, "through", run__dry_run=True)
     answer["lines"] = train_in_process(through)
     if dist.get_rank() == 0:
         shutil.copytree(path / "through", path / "alone")
@@ -110,7 +112,7 @@ def whole_story(folder: str, world: MadeWorld) -> dict[str, Any]:
     forget_after(path / "again", 4)
     damage_newest(path / "again")
     answer["again"] = train_in_process(recipe_for(world, path, "again"))
-    train_in_process(recipe_for(world, path, "no dry run", run__dry_run=False))
+    train_in_process(recipe_for(world, path, "no dry run"))
     answer["norms"] = [first_norm(world, path, stage) for stage in (0, 1, 3)]
     answer["collapsed"] = error_of(
         recipe_for(

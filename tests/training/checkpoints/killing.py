@@ -2,7 +2,9 @@
 
 Run as a program, it kills many times and prints what each kill hit:
 
-    python tests/training/checkpoints/killing.py --kills 20 --out FOLDER
+    python tests/training/checkpoints/killing.py --kills 20 --slow-writer 1 --out FOLDER
+
+A small checkpoint is written in an instant, which kills would hardly ever hit; `--slow-writer` stretches it.
 """
 
 import argparse
@@ -25,18 +27,23 @@ from typing import Any
 
 from batches_for_tests import small_recipe
 from made_world import MadeWorld, make_world
+from ranks import start_server
 
 from largede.config.recipe import Recipe
 from largede.files import sha256_file
 from largede.training.checkpoints.state import read_state
 
 WORLD = 2
-MAIN = ("starting", "loading", "stepping", "saving", "publishing", "ending", "exporting")
+MAIN = ("starting", "loading", "stepping", "saving", "waiting for slices", "publishing", "ending", "exporting")
 PATIENCE_S = 600.0
 FIELDS = 3
 """Bytes of a rank on the board: what its main thread does, whether its writer writes, its steps modulo 256."""
 
 processes = multiprocessing.get_context("forkserver")
+
+
+def tells_of_saving(phase: str) -> bool:
+    return any(word in phase for word in ("saving", "writing", "waiting", "publishing"))
 
 
 class Board:
@@ -51,9 +58,15 @@ class Board:
     def note(self, rank: int, field: int, value: int) -> None:
         self.memory[FIELDS * rank + field] = value
 
+    def noted(self, rank: int, field: int) -> int:
+        return self.memory[FIELDS * rank + field]
+
     def phase(self, rank: int) -> str:
         main, writing, _ = self.memory[FIELDS * rank : FIELDS * (rank + 1)]
         return MAIN[main] + (" and writing" if writing else "")
+
+    def is_saving(self, rank: int) -> bool:
+        return tells_of_saving(self.phase(rank))
 
     def steps(self) -> int:
         return self.memory[2]
@@ -61,16 +74,15 @@ class Board:
 
 @dataclass(frozen=True)
 class Hit:
-    """One kill: which ranks, what they were doing, and how long the ranks that were left took to end."""
+    """One kill: what each rank that was killed was doing, and how long the ranks that were left took to end."""
 
     whom: str
-    phases: tuple[str, ...]
+    phases: dict[int, str]
     others_ended_s: float | None
 
-
-def preload() -> None:
-    """Let the server of processes import what takes seconds, once."""
-    processes.set_forkserver_preload(["largede.training.trainer", "deepspeed", "torch.utils.tensorboard", "killing"])
+    @property
+    def is_of_saving(self) -> bool:
+        return any(map(tells_of_saving, self.phases.values()))
 
 
 def note_phases(board: Board, rank: int) -> None:
@@ -78,24 +90,26 @@ def note_phases(board: Board, rank: int) -> None:
     from largede.training.checkpoints import background as saving
     from largede.training.trainer import Trainer
 
-    def noted(owner: Any, name: str, during: int, after: int, field: int = 0) -> None:
+    def noted(owner: Any, name: str, during: int, after: int | None = None, field: int = 0) -> None:
+        """While a function runs, `during` is noted; then `after`, or what was noted before."""
         original = getattr(owner, name)
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            before = board.noted(rank, field)
             board.note(rank, field, during)
             try:
                 return original(*args, **kwargs)
             finally:
-                board.note(rank, field, after)
+                board.note(rank, field, before if after is None else after)
 
         setattr(owner, name, call)
 
-    stepping = MAIN.index("stepping")
-    noted(Trainer, "__init__", MAIN.index("loading"), stepping)
+    noted(Trainer, "__init__", MAIN.index("loading"), MAIN.index("stepping"))
     noted(Trainer, "close", MAIN.index("ending"), MAIN.index("ending"))
-    noted(saving.CheckpointSaver, "save", MAIN.index("saving"), stepping)
-    noted(saving.CheckpointSaver, "_publish", MAIN.index("publishing"), stepping)
-    noted(saving, "write_files", 1, 0, field=1)
+    noted(saving.CheckpointSaver, "save", MAIN.index("saving"))
+    noted(saving.CheckpointSaver, "_publish", MAIN.index("waiting for slices"))
+    noted(saving, "publish", MAIN.index("publishing"))
+    noted(saving, "write_files", 1, field=1)
     original = Trainer.train_step
 
     def train_step(self: Trainer) -> Any:
@@ -106,7 +120,35 @@ def note_phases(board: Board, rank: int) -> None:
     Trainer.train_step = train_step  # type: ignore[method-assign]
 
 
-def one_rank(rank: int, port: int, recipe: Recipe, board: str, log: str) -> None:
+def slow_the_writer(seconds: float) -> None:
+    """Stretch what a kill could tear: every file is written in about so many seconds, and published in as many.
+
+    A file's pace is drawn anew each time, so that now one rank waits for the other's slices, now the other.
+    """
+    from largede.training.checkpoints import tensor_file, write
+
+    pieces_of = tensor_file._pieces
+
+    def slow_pieces(file: tensor_file.TensorFile) -> Iterator[Any]:
+        pause = random.uniform(0, 2 * seconds) / (1 + len(file.tensors))
+        for piece in pieces_of(file):
+            time.sleep(pause)
+            yield piece
+
+    def after_a_pause(original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            time.sleep(seconds / 4)
+            return original(*args)
+
+        return call
+
+    tensor_file._pieces = slow_pieces
+    # Without state.json; with it, not yet renamed; renamed, not yet synced; the old ones still there.
+    for name in ("write_json", "sync_folder", "retire"):
+        setattr(write, name, after_a_pause(getattr(write, name)))
+
+
+def one_rank(rank: int, port: int, recipe: Recipe, board: str, log: str, slow_writer_s: float) -> None:
     """A process of its own: one rank of a run, as the command would be it."""
     number = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(number, 1)
@@ -114,6 +156,8 @@ def one_rank(rank: int, port: int, recipe: Recipe, board: str, log: str) -> None
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(WORLD), LOCAL_WORLD_SIZE=str(WORLD))
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES="", DS_ACCELERATOR="cpu")
     note_phases(Board(Path(board)), rank)
+    if slow_writer_s:
+        slow_the_writer(slow_writer_s)
     status = 0
     try:
         from largede.training.trainer import train
@@ -147,14 +191,15 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(recipe: Recipe) -> Iterator[tuple[list[Any], Board]]:
+def running(recipe: Recipe, slow_writer_s: float = 0.0) -> Iterator[tuple[list[Any], Board]]:
     """The ranks of a run, and what they are doing; on the way out, none is left alive."""
     folder = Path(recipe.run.out).parent
     board = folder / "board"
     board.unlink(missing_ok=True)
     shared, port = Board(board), free_port()
     log = str(folder / f"{Path(recipe.run.out).name}.log")
-    ranks = [processes.Process(target=one_rank, args=(r, port, recipe, str(board), log)) for r in range(WORLD)]
+    rest = (port, recipe, str(board), log, slow_writer_s)
+    ranks = [processes.Process(target=one_rank, args=(rank, *rest)) for rank in range(WORLD)]
     for process in ranks:
         process.start()
     try:
@@ -181,35 +226,45 @@ def run_through(recipe: Recipe) -> list[int]:
         return [process.exitcode for process in ranks]
 
 
-def run_and_kill(recipe: Recipe, whom: str, chance: random.Random) -> Hit | None:
-    """Kill `all` ranks or `one` at a random moment of loading or of the next steps; None if the run ended before."""
-    with running(recipe) as (ranks, board):
+def wait_for_a_moment(has_ended: Callable[[], bool], board: Board, chance: random.Random, slow_writer_s: float) -> None:
+    """Amid loading, saving (half of the time, if the writer is slow) or the next steps; at once if the run ended."""
+    wait_until(lambda: has_ended() or board.phase(0) != "starting", "the ranks to start")
+    drawn = chance.random()
+    if drawn < 0.2:
+        time.sleep(chance.uniform(0, 2))
+        return
+    wait_until(lambda: has_ended() or board.phase(0) != "loading", "loading")
+    if slow_writer_s and drawn < 0.7:
+        wait_until(lambda: has_ended() or any(board.is_saving(rank) for rank in range(WORLD)), "saving")
+        time.sleep(chance.uniform(0, 2 * slow_writer_s))
+        return
+    began, further = board.steps(), chance.randrange(6)
+    wait_until(lambda: has_ended() or (board.steps() - began) % 256 >= further, "steps")
+    time.sleep(chance.uniform(0, 0.15))
+
+
+def run_and_kill(recipe: Recipe, whom: str, chance: random.Random, slow_writer_s: float) -> Hit | None:
+    """Kill `all` ranks or `one` at a random moment; None if the run ended before."""
+    with running(recipe, slow_writer_s) as (ranks, board):
         has_ended = lambda: all(process.exitcode is not None for process in ranks)  # noqa: E731
-        wait_until(lambda: has_ended() or board.phase(0) != "starting", "the ranks to start")
-        if chance.random() < 0.8:
-            wait_until(lambda: has_ended() or board.phase(0) != "loading", "loading")
-            began, further = board.steps(), chance.randrange(6)
-            wait_until(lambda: has_ended() or (board.steps() - began) % 256 >= further, "steps")
-            time.sleep(chance.uniform(0, 0.15))
-        else:
-            time.sleep(chance.uniform(0, 2))
+        wait_for_a_moment(has_ended, board, chance, slow_writer_s)
         if has_ended():
             return None
         victims = list(range(WORLD)) if whom == "all" else [chance.randrange(WORLD)]
         for victim in victims:
             os.kill(ranks[victim].pid, signal.SIGKILL)
-        phases, killed = tuple(board.phase(victim) for victim in victims), time.monotonic()
+        phases, killed = {victim: board.phase(victim) for victim in victims}, time.monotonic()
         for process in ranks:
             process.join(PATIENCE_S)
             assert process.exitcode is not None, "a rank outlived the other"
         return Hit(whom, phases, None if whom == "all" else time.monotonic() - killed)
 
 
-def survive(recipe: Recipe, whom: list[str], chance: random.Random) -> list[Hit]:
+def survive(recipe: Recipe, whom: list[str], chance: random.Random, slow_writer_s: float = 0.0) -> list[Hit]:
     """Start a run again and again, killing it as often as `whom` says, and then let it end."""
     hits: list[Hit] = []
     for number, victims in enumerate(whom):
-        hit = run_and_kill(recipe, victims, chance)
+        hit = run_and_kill(recipe, victims, chance, slow_writer_s)
         refuse_half_checkpoints(Path(recipe.run.out))
         if hit is None:
             print(f"the run ended before kill {number + 1}", flush=True)
@@ -225,6 +280,12 @@ def refuse_half_checkpoints(out: Path) -> None:
     for checkpoint in (out / "checkpoints").glob("step-*"):
         for name, facts in read_state(checkpoint).files.items():
             assert sha256_file(checkpoint / name) == facts["sha256"], checkpoint / name
+
+
+def refuse_leftovers(out: Path, steps: int) -> None:
+    """After the end there are the two checkpoints to keep, which one is the latest, and nothing else."""
+    names = {path.name for path in (out / "checkpoints").iterdir()}
+    assert names == {f"step-{steps - 2:08d}", f"step-{steps:08d}", "latest.json"}, names
 
 
 def curve(out: Path) -> list[tuple[float, ...]]:
@@ -303,13 +364,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20, help="of each sort")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--slow-writer", type=float, default=0.0, help="seconds; see `slow_the_writer`")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sorts", nargs="+", choices=("all", "one", "export"), default=["all", "one", "export"])
     args = parser.parse_args()
     args.out.mkdir(parents=True)
-    preload()
+    start_server()
     world = make_world(args.out)
-    steps = 3 * args.kills
+    steps = 3 * args.kills + args.kills % 2  # even: the last is a checkpoint like the others
     through = recipe_to_kill(world, args.out, "through", steps)
     assert run_through(through) == [0] * WORLD
     chance = random.Random(args.seed)
@@ -319,14 +381,15 @@ def main() -> None:
             if len(hits) >= args.kills:
                 break
             recipe = recipe_to_kill(world, args.out, f"{whom}-{part}", steps)
-            hits += survive(recipe, [whom] * (args.kills - len(hits)), chance)
+            hits += survive(recipe, [whom] * (args.kills - len(hits)), chance, args.slow_writer)
             same = curve(Path(recipe.run.out)) == curve(Path(through.run.out))
             same_end = end_of(Path(recipe.run.out), steps) == end_of(Path(through.run.out), steps)
             print(f"{whom}: run {part} ended; curve equal: {same}; last checkpoint equal: {same_end}", flush=True)
             assert same and same_end
-        print(f"kills of {whom}: {len(hits)}")
-        for phase, count in Counter(phase for hit in hits for phase in hit.phases).most_common():
-            print(f"  {count:3}  {phase}")
+            refuse_leftovers(Path(recipe.run.out), steps)
+        print(f"kills of {whom}: {len(hits)}, {sum(hit.is_of_saving for hit in hits)} of them amid saving")
+        for (rank, phase), count in sorted(Counter(hurt for hit in hits for hurt in hit.phases.items()).items()):
+            print(f"  {count:3}  rank {rank} {phase}")
         waits = sorted(hit.others_ended_s for hit in hits if hit.others_ended_s is not None)
         if waits:
             print(f"  the other rank ended after {waits[0]:.2f} to {waits[-1]:.2f} s", flush=True)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from elastic_runs import PAIRS, RANKS, continue_all, losses, save_all
+from elastic_runs import HALF, OTHER_HALF, RANKS, Pair, continue_all, losses, save_all
 from made_world import MadeWorld
 from ranks import run_on_ranks
 
@@ -12,29 +12,47 @@ TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def runs(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def saved(world: MadeWorld, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs that are not interrupted, each with a checkpoint in its middle."""
     folder = tmp_path_factory.mktemp("elastic")
-    for what in (save_all, continue_all):
-        for ranks in RANKS:
-            meeting = folder / f"{what.__name__} {ranks}"
-            meeting.mkdir()
-            run_on_ranks(ranks, what, meeting, str(folder), world)
+    for ranks in RANKS:
+        run_on_ranks(ranks, save_all, meeting_place(folder / f"saving on {ranks}"), str(folder), world)
     return folder
 
 
-def test_the_runs_cover_every_pair_of_ranks_and_of_stages() -> None:
+def meeting_place(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def assert_every_pair_of_ranks_and_of_stages(pairs: list[Pair]) -> None:
+    assert len({(before.ranks, after.ranks) for before, after in pairs}) == 16
+    assert len({(before.stage, after.stage) for before, after in pairs}) == 16
+
+
+def test_each_half_covers_every_pair_of_ranks_and_of_stages_and_both_do_for_each_optimizer() -> None:
+    for half in (HALF, OTHER_HALF):
+        assert len(half) == 16
+        assert_every_pair_of_ranks_and_of_stages(half)
     for optimizer in ("adafactor", "adamw"):
-        pairs = [(before, after) for before, after in PAIRS if before.optimizer == optimizer]
-        assert len({(before.ranks, after.ranks) for before, after in pairs}) == 16
-        assert len({(before.stage, after.stage) for before, after in pairs}) == 16
+        assert_every_pair_of_ranks_and_of_stages([pair for pair in HALF + OTHER_HALF if pair[0].optimizer == optimizer])
 
 
 @pytest.mark.slow
-def test_twenty_steps_on_other_ranks_and_stages_are_those_of_the_uninterrupted_run(runs: Path) -> None:
+@pytest.mark.parametrize(
+    "pairs",
+    [pytest.param(HALF, id="half"), pytest.param(OTHER_HALF, id="other half", marks=pytest.mark.exhaustive)],
+)
+def test_twenty_steps_on_other_ranks_and_stages_are_those_of_the_uninterrupted_run(
+    pairs: list[Pair], saved: Path, world: MadeWorld, tmp_path: Path
+) -> None:
+    for ranks in RANKS:
+        own = [(before, after) for before, after in pairs if after.ranks == ranks]
+        run_on_ranks(ranks, continue_all, meeting_place(tmp_path / f"on {ranks}"), str(saved), world, own)
     worst = {}
-    for before, after in PAIRS:
-        through = losses(runs / before.name)
-        continued = losses(runs / f"{before.name}, then {after.name}")
+    for before, after in pairs:
+        through = losses(saved / before.name)
+        continued = losses(saved / f"{before.name}, then {after.name}")
         assert len(through) == 20
         apart = max(abs(a - b) for a, b in zip(through, continued, strict=True))
         worst[f"{before.name} -> {after.ranks} at ZeRO-{after.stage}"] = apart
