@@ -11,7 +11,7 @@ from typing import NoReturn
 from largede.errors import RecipeError
 from largede.processors import processors
 from largede.unread import going_on_unread
-from largede.verbs import Verb, enter, finite, positive, raise_on_sigterm, run_verbs
+from largede.verbs import Verb, above_zero, enter, finite, niceness, positive, raise_on_sigterm, run_verbs
 
 
 def add_train_flags(parser: argparse.ArgumentParser) -> None:
@@ -70,7 +70,9 @@ def add_export_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a step-… folder, or a run folder (its newest checkpoint)")
     parser.add_argument("out", type=Path, help="the new folder")
     parser.add_argument(
-        "--best", action="store_true", help="of a run folder: the best checkpoint by `largede watch`, not the newest"
+        "--best",
+        action="store_true",
+        help="of a run folder: the best checkpoint by `largede watch` that is left, not the newest",
     )
     parser.add_argument(
         "--again",
@@ -189,13 +191,15 @@ def add_watch_flags(parser: argparse.ArgumentParser) -> None:
         "--patience", type=positive, metavar="N", help="stop the run after N checkpoints in a row without improvement"
     )
     parser.add_argument("--min-delta", type=finite, default=0.0, help="what counts as improvement (%(default)s)")
-    parser.add_argument("--every", type=finite, default=30.0, metavar="SECONDS", help="between two looks (%(default)s)")
+    parser.add_argument(
+        "--every", type=above_zero, default=30.0, metavar="SECONDS", help="between two looks (%(default)s)"
+    )
     parser.add_argument("--no-bm25", action="store_true", help="dense alone: no BM25, no fusion, no Java")
     parser.add_argument("--max-query-tokens", type=positive, default=64)
     parser.add_argument("--max-passage-tokens", type=positive, default=512)
     parser.add_argument("--device", help="cpu, cuda, cuda:1 … of the evaluation; empty: a GPU if there is one")
     parser.add_argument("--threads", type=positive, help="of the evaluation on a CPU; empty: all")
-    parser.add_argument("--nice", type=int, default=10, help="the evaluation's niceness, 0 to 19 (%(default)s)")
+    parser.add_argument("--nice", type=niceness, default=10, help="the evaluation's niceness, 0 to 19 (%(default)s)")
     parser.add_argument("--keep", action="store_true", help="keep exported models, embeddings and ranked lists")
     _add_compute_flag(parser)
 

@@ -122,6 +122,20 @@ def finite(text: str) -> float:
     return value
 
 
+def above_zero(text: str) -> float:
+    """A flag's value that measures something there must be some of."""
+    value = finite(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above zero")
+    return value
+
+
+def niceness(text: str) -> int:
+    if not text.isdecimal() or int(text) > 19:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 to 19")
+    return int(text)
+
+
 def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"largede {__version__}")

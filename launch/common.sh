@@ -30,8 +30,8 @@ demand_inputs() {
     done
 }
 
-# which_checkpoint OUT: fills `which` with the words for `largede export`: the best that `largede watch` has found, if it
-# watched, or else the newest.
+# which_checkpoint OUT: fills `which` with the words for `largede export`: the best left of those that `largede watch` has
+# evaluated, if it watched, or else the newest.
 which_checkpoint() {
     which=()
     # shellcheck disable=SC2034  # read by the scripts

@@ -32,7 +32,9 @@ def load_recipe(source: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     path = find_recipe(source)
     tree = _read_yaml(path)
     for key, text in parse_overrides(overrides):
-        _set_dotted(tree, key, _value(text, key))
+        value = _value(text, key)
+        _set_dotted(tree, key, value)
+        _refuse_wrong_flag(key, value)
     return recipe_from_tree(tree, where=str(path))
 
 
@@ -170,6 +172,17 @@ def _set_dotted(tree: dict[str, Any], key: str, value: Any) -> None:
                 mend="correct the recipe file, or the flag before it",
             )
     members[last] = value
+
+
+def _refuse_wrong_flag(key: str, value: Any) -> None:
+    """Sooner than the recipe is built, so that the file is not blamed for what a flag says."""
+    hint, (group, _, name), where = _hint_of(key), key.partition("."), "the command line"
+    if hint is not None:
+        _typed(value, hint, key, where)
+    elif "." not in name:
+        groups = get_type_hints(Recipe)
+        refuse_unknown([group], groups, where)
+        refuse_unknown([name], get_type_hints(groups[group]), where, prefix=group, near=nearest)
 
 
 def _is_in_mapping(group: str, name: str) -> bool:

@@ -354,6 +354,13 @@ class RunConfig:
     def __post_init__(self) -> None:
         demand_positive(self, "steps", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every")
         demand_folders(self, "out", "start_from")
+        demand(self.out.strip() != "", "run.out is empty", "the folder of the run", "give it: --run.out runs/first")
+        demand(
+            self.keep_every is None or self.keep_every % self.checkpoint_every == 0,
+            f"run.keep_every is {self.keep_every}, and a checkpoint comes every {self.checkpoint_every} steps",
+            "a multiple of run.checkpoint_every",
+            "make it one: others would be kept by chance",
+        )
         for name in ("keep_best", "keep_unevaluated"):
             count = getattr(self, name)
             demand(count >= 0, f"run.{name} is {count}", "zero or more", "set it to 0")

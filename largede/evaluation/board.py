@@ -17,42 +17,49 @@ from typing import Any
 from largede.evaluation.pictures import curve_png
 from largede.files import fingerprint_of, write_text, writing
 from largede.runs.claims import Claim
-from largede.runs.evaluated import LABELS, PICTURES, POINTS, Evaluated, best_of
-from largede.runs.files import EVALUATIONS, TENSORBOARD
+from largede.runs.evaluated import LABELS, PICTURES, POINTS, Evaluated, best_of, mark_best, read_records
+from largede.runs.files import EVALUATION_EVENTS, EVALUATIONS, TENSORBOARD
 
-FIRST_IN_ORDER = "events.out.tfevents.0000000001"
 WITH_PICTURES = 10
 PROJECTOR = "projector"
 
 
-def publish(run: Path, records: Sequence[Evaluated]) -> None:
-    """Bring TensorBoard's folder up to the records; nothing happens when it is."""
+def publish(run: Path) -> list[Evaluated]:
+    """Bring TensorBoard's folder and best.json up to the records, if they are not; gives the records."""
+    records = read_records(run)
     if not records or is_published(run, records):
-        return
+        return records
     claim = Claim(run / EVALUATIONS / "board.hold")
     claim.take_in_turn()
     try:
-        path, unnamed = event_path(run, records), run / EVALUATIONS / "board.unnamed"
-        with writing(unnamed) as stream:
-            for event in events_of(run, records):
-                stream.write(framed(event.SerializeToString()))
-        path.parent.mkdir(exist_ok=True)
-        os.replace(unnamed, path)  # TensorBoard would read it half-written, had it been written in its folder
-        for other in path.parent.glob(f"{FIRST_IN_ORDER}.*"):
-            if other != path:
-                other.unlink(missing_ok=True)
+        records = read_records(run)  # others may have added some while they held the claim
+        mark_best(run, records)
         write_projector(run, records)
+        write_events(run, records)
     finally:
         claim.release()
+    return records
 
 
 def is_published(run: Path, records: Sequence[Evaluated]) -> bool:
-    return event_path(run, records).is_file()
+    """The event file is the last that is written, and then the only one."""
+    return list(event_path(run, records).parent.glob(f"{EVALUATION_EVENTS}.*")) == [event_path(run, records)]
+
+
+def write_events(run: Path, records: Sequence[Evaluated]) -> None:
+    path, unnamed = event_path(run, records), run / EVALUATIONS / "board.unnamed"
+    with writing(unnamed) as stream:
+        for event in events_of(run, records):
+            stream.write(framed(event.SerializeToString()))
+    os.replace(unnamed, path)  # TensorBoard would read it half-written, had it been written in its folder
+    for other in path.parent.glob(f"{EVALUATION_EVENTS}.*"):
+        if other != path:
+            other.unlink(missing_ok=True)
 
 
 def event_path(run: Path, records: Sequence[Evaluated]) -> Path:
     known = fingerprint_of([[record.checkpoint, record.fingerprint, record.time] for record in records])
-    return run / TENSORBOARD / f"{FIRST_IN_ORDER}.evaluations.{known[:12]}"
+    return run / TENSORBOARD / f"{EVALUATION_EVENTS}.evaluations.{known[:12]}"
 
 
 def events_of(run: Path, records: Sequence[Evaluated]) -> Iterator[Any]:

@@ -22,16 +22,16 @@ from largede.evaluation.board import publish
 from largede.evaluation.checkpoint_evaluation import EXIT_HELD, EXIT_NO_CHECKPOINT, CheckpointJob
 from largede.evaluation.waiting import CHECKPOINT_PATTERN, Waiting
 from largede.files import read_json_object, write_json
-from largede.runs.claims import Claim, is_abandoned
+from largede.runs.claims import Claim, remove_abandoned
 from largede.runs.evaluated import (
     Evaluated,
+    best_of,
     fingerprint_of_checkpoint,
-    mark_best,
-    read_records,
     steps_without_progress,
     watchers_folder,
 )
 from largede.runs.files import (
+    ASKED_TO_STOP,
     CHECKPOINTS,
     EVALUATIONS,
     ask_to_stop,
@@ -102,9 +102,7 @@ def watch(
 def claim_as_watcher(run: Path, beat: Callable[[], object]) -> Claim:
     """While it is held, the run keeps checkpoints that wait to be evaluated; claims of killed watchers are removed."""
     folder = watchers_folder(run)
-    for path in folder.glob("*.json"):
-        if is_abandoned(path):
-            path.unlink(missing_ok=True)
+    remove_abandoned(folder)
     claim = Claim(folder / f"{secrets.token_hex(8)}.json", beat)
     claim.take()
     return claim
@@ -135,7 +133,8 @@ class Watcher:
                 is_idle = not self.take_on(checkpoint) and is_idle
                 self.tell_missed()
             self.tell_missed()
-            if self.settings.once or (has_ended and not self.waiting.names()):
+            no_more_come = has_ended or self.settings.checkpoints
+            if self.settings.once or (no_more_come and not self.waiting.names()):
                 break
             if is_idle:
                 time.sleep(self.settings.every_s)
@@ -177,9 +176,7 @@ class Watcher:
 
     def bring_up_to_date(self) -> list[Evaluated]:
         """Make best.json and TensorBoard follow from the records, whoever wrote them; stop the run if it is time."""
-        records = read_records(self.run)
-        mark_best(self.run, records)
-        publish(self.run, records)
+        records = publish(self.run)
         self.stop_the_run_if_it_no_longer_improves(records)
         return records
 
@@ -197,14 +194,14 @@ class Watcher:
             )
 
     def stop_the_run_if_it_no_longer_improves(self, records: list[Evaluated]) -> None:
-        patience, asked = self.settings.patience, self.run / EVALUATIONS / "asked_to_stop.json"
+        patience, asked = self.settings.patience, self.run / EVALUATIONS / ASKED_TO_STOP
         if patience is None or stop_reason(self.run) or self.run_has_ended():
             return
         # A run that was let go on after it was stopped gets the whole patience again.
         since = int(read_json_object(asked)["step"]) if asked.is_file() else -1
         if steps_without_progress(records, self.settings.min_delta, since) < patience:
             return
-        best, last = mark_best(self.run, records), records[-1]
+        best, last = best_of(records), records[-1]
         assert best is not None
         reason = f"{best.metric} has not improved on {best.value:.4f} of {best.checkpoint} in {patience} checkpoints"
         ask_to_stop(self.run, reason, "largede watch", last.step)
@@ -231,7 +228,7 @@ class Watcher:
 
     def close(self) -> None:
         records = self.bring_up_to_date()
-        best = mark_best(self.run, records)
+        best = best_of(records)
         if best is not None:
             missed = f", {len(self.waiting.missed)} removed before that" if self.waiting.missed else ""
             found = f"the best is {best.checkpoint}, {best.metric} {best.value:.4f}"
@@ -267,6 +264,7 @@ def check(settings: WatchSettings) -> None:
         "metric": job.metric,
         "split": job.split,
         "bm25": job.bm25,
+        "compute_dtype": job.compute_dtype,
         "max_query_tokens": job.max_query_tokens,
         "max_passage_tokens": job.max_passage_tokens,
         "data": {benchmark.name: benchmark.fingerprint for benchmark in benchmarks},

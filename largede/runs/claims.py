@@ -191,6 +191,13 @@ def is_abandoned(path: Path) -> bool:
     return holder is not None and holder.is_gone(silence_s(path))
 
 
+def remove_abandoned(folder: Path) -> None:
+    """Remove claims in `folder` that killed processes left."""
+    for path in folder.glob("*.json"):
+        if is_abandoned(path):
+            path.unlink(missing_ok=True)
+
+
 def silence_s(path: Path) -> float:
     """Seconds since the claim was touched, both ends by the clock of whoever keeps the files; 0.0 if it is gone."""
     probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.now")

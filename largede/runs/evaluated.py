@@ -9,7 +9,7 @@ from typing import Any
 from largede.errors import CheckpointError
 from largede.files import as_kind, sha256_file, write_json
 from largede.runs.claims import is_held
-from largede.runs.files import BEST, EVALUATIONS
+from largede.runs.files import ASKED_TO_STOP, BEST, EVALUATION_EVENTS, EVALUATIONS, TENSORBOARD
 
 RECORDS = "step-????????.json"
 # In the folder of an evaluation:
@@ -109,6 +109,19 @@ def steps_without_progress(records: Sequence[Evaluated], min_delta: float, since
         elif record.step > since_step:
             count += 1
     return count
+
+
+def drop_later_records(run: Path, step: int) -> None:
+    """Forget what was measured of checkpoints after `step`, which a run that goes on from there makes anew."""
+    later = [record for record in read_records(run) if record.step > step]
+    for record in later:
+        record_path(run, record.checkpoint).unlink(missing_ok=True)
+    if later:
+        for events in (run / TENSORBOARD).glob(f"{EVALUATION_EVENTS}.*"):
+            events.unlink(missing_ok=True)  # a watch writes them from the records
+        (run / EVALUATIONS / ASKED_TO_STOP).unlink(missing_ok=True)
+        (run / BEST).unlink(missing_ok=True)
+        mark_best(run, read_records(run))
 
 
 def mark_best(run: Path, records: Sequence[Evaluated]) -> Evaluated | None:

@@ -8,6 +8,7 @@ figures.jsonl   the figures of TensorBoard, a line for each point
 ranks.json      where each rank's time goes, as of the last point
 heartbeats/     signs of life of the ranks, while the run is at work; hangs/ what they were doing when it hung
 checkpoints/    step-00001000 …; latest.json names the newest, for people and scripts
+readers/        who exports a checkpoint right now; it stays as long
 evaluations/    step-00001000.json …, by `largede watch`; best.json beside evaluations/ names the best
 tensorboard/    event files
 """
@@ -34,6 +35,10 @@ RANKS = "ranks.json"
 RUN = "run.json"
 PARTS = "parts"
 HANGS = "hangs"
+READERS = "readers"
+# In tensorboard/ and evaluations/, by `largede watch`:
+EVALUATION_EVENTS = "events.out.tfevents.0000000001"
+ASKED_TO_STOP = "asked_to_stop.json"
 
 ENDED = frozenset(["finished", "stopped", "failed"])
 
@@ -104,10 +109,13 @@ def line_of_figures(line: bytes) -> dict[str, Any] | None:
 
 
 def stop_reason(run: Path) -> str:
-    """Why the run is asked to stop; "" when it is not. A file put there by hand needs no content."""
+    """Why the run is asked to stop; "" when it is not. A file put there by hand needs no content, and no permissions.
+
+    A disk that is away for a moment asks nobody to stop.
+    """
     try:
         return str(json.loads((run / STOP).read_bytes())["reason"])
-    except FileNotFoundError:
-        return ""
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, PermissionError, IsADirectoryError):
         return f"{STOP} was put there"
+    except OSError:
+        return ""

@@ -68,7 +68,15 @@ def find_runs(folder: Path) -> Iterator[Path]:
         below = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
     for name in below:
         if not name.startswith("."):
-            yield from find_runs(folder / name)
+            yield from find_below(folder / name)
+
+
+def find_below(folder: Path) -> Iterator[Path]:
+    """As `find_runs`; a folder that cannot be looked into is given itself, to be listed as damaged."""
+    try:
+        yield from find_runs(folder)
+    except OSError:
+        yield folder
 
 
 def is_run(folder: Path) -> bool:
@@ -85,6 +93,7 @@ def listed(run: Path) -> ListedRun:
 
 
 def _listed(run: Path) -> ListedRun:
+    os.scandir(run).close()  # said at once of a folder that cannot be looked into
     facts = read_json_object(run / RUN) if (run / RUN).is_file() else {}
     said, last = read_run_state(run), last_figures(run / FIGURES)
     best = best_of(read_records(run))

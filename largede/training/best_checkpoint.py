@@ -13,8 +13,10 @@ from largede.training.checkpoints.state import STATE_FILE
 def best_checkpoint(run: Path, say: Callable[[str], None] = lambda line: None) -> Path:
     """The folder step-… of the best evaluated checkpoint that is there; says so when a better one is gone.
 
+    Where none that was evaluated is left, `run` itself, which stands for its newest checkpoint; that is said, too.
+
     Raises:
-        CheckpointError: no run folder, nothing evaluated, or nothing left of what was.
+        CheckpointError: no run folder, or nothing evaluated.
     """
     if (run / STATE_FILE).is_file():
         raise CheckpointError(
@@ -32,11 +34,8 @@ def best_checkpoint(run: Path, say: Callable[[str], None] = lambda line: None) -
         )
     left = best_of([record for record in records if is_there(run, record)])
     if left is None:
-        raise CheckpointError(
-            f"{best.checkpoint} was the best checkpoint of {run}, and none that was evaluated is left",
-            expected="an evaluated checkpoint that is still there",
-            mend="leave out --best for the newest checkpoint; run.keep_best keeps the best of later runs",
-        )
+        say(f"{best.checkpoint}, the best, is gone (see run.keep_best), and none that was evaluated is left")
+        return run
     if left != best:
         say(f"{best.checkpoint}, the best, is gone (see run.keep_best); {left.checkpoint} is the best that is left")
     return run / CHECKPOINTS / left.checkpoint

@@ -6,7 +6,8 @@ of the checkpoint to those of the folder a piece at a time.
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from largede.models.folder import (
 )
 from largede.runs.files import CHECKPOINTS
 from largede.training.checkpoints.read import CheckpointWeights, SliceReader
-from largede.training.checkpoints.retention import FOLDER_PATTERN
+from largede.training.checkpoints.retention import FOLDER_PATTERN, reading, step_of
 from largede.training.checkpoints.state import STATE_FILE, CheckpointState, recipe_of, sound_checkpoints, sound_state
 from largede.training.model_card import model_card
 
@@ -72,14 +73,16 @@ def export_checkpoint(
     else:
         refuse_existing(out, ModelError)
         found = {}
-    checkpoint, state = sound_checkpoint(checkpoint)
-    origin = {"checkpoint": checkpoint.name, "state": sha256_file(checkpoint / STATE_FILE)}
-    origin |= {"dtype": dtype, "max_shard_gib": str(max_shard_gib)}
-    if found == origin:
-        say(f"{out} holds {checkpoint} already")
-        return checkpoint
-    settings = folder_settings(recipe_of(state), model_card(checkpoint, state, dtype), dtype, max_shard_gib)
-    write_export(checkpoint, state, replace(settings, origin=origin), out, replacing=again, say=say)
+    with sound_checkpoint(checkpoint) as (checkpoint, state):
+        with staying(checkpoint):
+            card = model_card(checkpoint, state, dtype)
+            origin = {"checkpoint": checkpoint.name, "state": sha256_file(checkpoint / STATE_FILE)}
+        origin |= {"dtype": dtype, "max_shard_gib": str(max_shard_gib)}
+        if found == origin:
+            say(f"{out} holds {checkpoint} already")
+            return checkpoint
+        settings = replace(folder_settings(recipe_of(state), card, dtype, max_shard_gib), origin=origin)
+        write_export(checkpoint, state, settings, out, replacing=again, say=say)
     say(f"exported {checkpoint} to {out}")
     return checkpoint
 
@@ -126,22 +129,40 @@ def folder_settings(
     )
 
 
-def sound_checkpoint(path: Path) -> tuple[Path, CheckpointState]:
+@contextmanager
+def sound_checkpoint(path: Path) -> Iterator[tuple[Path, CheckpointState]]:
     """`path` itself, or the newest undamaged step-… folder of the run folder `path`, and what it says of itself.
+
+    A run at work does not remove it meanwhile.
 
     Raises:
         CheckpointError: no checkpoint there, or a damaged one.
     """
-    if not (path / CHECKPOINTS).is_dir():
-        return path, sound_state(path)
-    for found, state in sound_checkpoints(path / CHECKPOINTS):
-        return found, state
-    names = ", ".join(sorted(found.name for found in (path / CHECKPOINTS).glob(FOLDER_PATTERN)))
+    folder = path / CHECKPOINTS
+    if not folder.is_dir():
+        with reading(path):
+            yield path, sound_state(path)
+        return
+    name = newest_of(folder)
+    while name:
+        with reading(folder / name):
+            found, state = next(sound_checkpoints(folder, upto_step=step_of(name)), (None, None))
+            if found is not None and state is not None and found.name == name:
+                yield found, state
+                return
+            was_removed = not (folder / name).exists()  # before we held it: there is a newer one by now
+        name = newest_of(folder) if was_removed else found.name if found is not None else ""
+    names = ", ".join(sorted(found.name for found in folder.glob(FOLDER_PATTERN)))
     raise CheckpointError(
         f"no checkpoint of {path} can be used: {names} damaged" if names else f"{path} has no checkpoint yet",
         expected="a run with one checkpoint that is whole",
         mend="bring one back from a copy, or let the run go on to its next checkpoint",
     )
+
+
+def newest_of(checkpoints: Path) -> str:
+    """The name of the newest checkpoint, whole or not; nothing where there is none."""
+    return max((path.name for path in checkpoints.glob(FOLDER_PATTERN)), default="")
 
 
 def structure_without_numbers(config: ModelConfig) -> DualEncoder:
@@ -184,17 +205,25 @@ class CheckedWeights:
 
     def __init__(self, checkpoint: Path, state: CheckpointState) -> None:
         self.checkpoint = checkpoint
-        self.weights = CheckpointWeights(SliceReader(checkpoint, state))
+        with staying(checkpoint):
+            self.weights = CheckpointWeights(SliceReader(checkpoint, state))
 
     def read(self, name: str, start: int, length: int) -> Tensor:
-        try:
+        with staying(self.checkpoint):
             return self.weights.read(name, start, length)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{self.checkpoint} was whole and cannot be read any more: {error}",
-                expected="a checkpoint that stays while it is exported",
-                mend="export a newer one, or raise run.keep_checkpoints",
-            ) from None
+
+
+@contextmanager
+def staying(checkpoint: Path) -> Iterator[None]:
+    """Say of a sound checkpoint that it was taken away when its files can no longer be read."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{checkpoint} was whole and cannot be read any more: {error}",
+            expected="a checkpoint that stays while it is exported",
+            mend="export a newer one, or raise run.keep_checkpoints",
+        ) from None
 
 
 class Progress:

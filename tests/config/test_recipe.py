@@ -184,12 +184,29 @@ def test_an_address_is_not_taken_for_a_folder(name: str) -> None:
         load_recipe("mini", [f"--{name}", "s3://bucket/x"])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--guard.on_hang", "maybe"], "the command line: guard.on_hang is 'maybe'"),
+        (["--guard.hang_after_s", ".nan"], "the command line: guard.hang_after_s is nan"),
+        (["--guard.on_hanging", "stop"], "the command line: unknown key 'guard.on_hanging'"),
+        (["--guards.on_hang", "stop"], "the command line: unknown key 'guards'"),
+        (["--run.out", ""], "run.out is empty"),
+        (["--run.keep_every", "15", "--run.checkpoint_every", "10"], "run.keep_every is 15, and a checkpoint comes"),
+    ],
+)
+def test_a_wrong_flag_is_not_blamed_on_the_file(words: list[str], said: str) -> None:
+    with pytest.raises(RecipeError) as refused:
+        load_recipe("mini", words)
+    assert str(refused.value).startswith(said)
+
+
 def test_sources_and_shards_exclude_each_other_and_flags_reach_into_mappings_only() -> None:
     with pytest.raises(RecipeError, match="one of the two"):
         load_recipe("mini", ["--data.shards", "b", "--data.sources.x.shards", "s"])
     with pytest.raises(RecipeError, match="expected: --group.key"):
         load_recipe("mini", ["--data.lanes.x", "5"])
-    with pytest.raises(RecipeError, match="where data.sources is 5"):
+    with pytest.raises(RecipeError, match="data.sources is 5"):
         load_recipe("mini", ["--data.sources", "5", "--data.sources.x.shards", "s"])
 
 

@@ -23,13 +23,14 @@ from largede.runs.claims import Claim
 from largede.runs.evaluated import (
     Evaluated,
     best_of,
+    drop_later_records,
     hold_path,
     is_watched,
     read_records,
     steps_without_progress,
     watchers_folder,
 )
-from largede.runs.files import STOP, TENSORBOARD
+from largede.runs.files import ASKED_TO_STOP, EVALUATIONS, STOP, TENSORBOARD
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +99,41 @@ def test_a_step_that_was_trained_again_is_another_checkpoint(tmp_path: Path, dat
     watched(settings_for(run, data, once=True), evaluations)
     assert evaluations.done == [name, name]
     assert len(read_records(run)) == 1
+
+
+def test_a_run_that_goes_on_from_an_earlier_step_forgets_what_was_measured_later(tmp_path: Path, data: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for step in (20, 40, 60):
+        make_checkpoint(run, step)
+    watched(settings_for(run, data, once=True), MadeEvaluations({20: 0.1, 40: 0.3, 60: 0.2}))
+    (run / EVALUATIONS / ASKED_TO_STOP).write_text('{"step": 60}')
+    drop_later_records(run, 60)
+    assert json.loads((run / "best.json").read_text())["step"] == 40 and (run / EVALUATIONS / ASKED_TO_STOP).exists()
+    drop_later_records(run, 30)
+    assert [record.step for record in read_records(run)] == [20]
+    assert json.loads((run / "best.json").read_text())["step"] == 20
+    assert not list((run / TENSORBOARD).glob("*tfevents*")) and not (run / EVALUATIONS / ASKED_TO_STOP).exists()
+    drop_later_records(run, 0)
+    assert not read_records(run) and not (run / "best.json").exists()
+
+
+def test_a_watch_of_named_checkpoints_ends_with_them(tmp_path: Path, data: Path) -> None:
+    run = make_run(tmp_path / "run")
+    say_state(run, "failed", 40)
+    for step in (20, 40):
+        make_checkpoint(run, step)
+    evaluations = MadeEvaluations({20: 0.1})
+    watched(settings_for(run, data, checkpoints=("step-00000020",)), evaluations)
+    assert evaluations.done == ["step-00000020"]
+
+
+@pytest.mark.parametrize(
+    "words", [["--every", "-5"], ["--every", "0"], ["--nice", "50"], ["--nice", "-1"], ["--every", "nan"]]
+)
+def test_a_watch_without_sense_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["watch", "run", "--data", "data", *words])
+    assert f"argument {words[0]}" in capsys.readouterr().err
 
 
 def test_checkpoints_that_vanish_or_are_damaged_are_passed_over(tmp_path: Path, data: Path) -> None:

@@ -1,6 +1,7 @@
 """A real Slurm of one node runs launch/slurm.sbatch and what asks Slurm for jobs."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,7 +119,18 @@ def test_a_job_whose_rank_was_killed_runs_again_if_it_had_come_further(
 
 def kill_a_rank(out: Path) -> None:
     """With SIGKILL, the one that was started last."""
-    subprocess.run(["pkill", "-KILL", "--newest", "-f", f"python -m largede.cli train .*{out}/"], check=True)
+    found = subprocess.run(["pgrep", "-f", f"python -m largede.cli train .*{out}/"], capture_output=True, text=True)
+    processes = [int(line) for line in found.stdout.split()]
+    # Processes that a rank forks, for example to ask git for the commit, have its command line for a moment.
+    ranks = [process for process in processes if parent_of(process) not in processes]
+    os.kill(max(ranks), signal.SIGKILL)
+
+
+def parent_of(process: int) -> int:
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+    except FileNotFoundError:
+        return 0
 
 
 def test_a_cancelled_job_stays_cancelled(slurm: MadeSlurm, small_run: SmallRun, tmp_path: Path) -> None:

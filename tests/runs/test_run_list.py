@@ -1,8 +1,11 @@
 """The table of runs says what became of each, and does not stumble over one that is damaged."""
 
+import errno
 import json
+import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_run import MadeEvaluations, make_checkpoint, make_run, say_state, write_figures
@@ -66,6 +69,24 @@ def test_a_value_of_another_kind_damages_one_run(file: str, text: str, why: str,
     [broken] = [line for line in list_runs([runs]) if line.folder == str(run)]
     assert broken.state == "damaged" and why in broken.why
     assert "dead" in as_table(list_runs([runs]))
+
+
+def test_a_folder_that_cannot_be_looked_into_is_listed_and_the_others_too(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir, closed = os.scandir, runs / "data"
+
+    def refusing(folder: Path) -> Any:
+        if folder == closed:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scandir(folder)
+
+    before = {run.folder for run in list_runs([runs])}
+    monkeypatch.setattr(os, "scandir", refusing)
+    found = {run.folder: run for run in list_runs([runs])}
+    assert set(found) == before | {str(closed)} and found[str(closed)].state == "damaged"
+    with pytest.raises(PermissionError):
+        list_runs([closed])
 
 
 def test_the_table_and_the_json_say_the_same(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,12 +27,15 @@ from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import SIDES
 from largede.models.folder import load_text_encoder, origin_of
 from largede.runs.evaluated import Evaluated, write_record
+from largede.runs.files import READERS
 from largede.training import export
 from largede.training.checkpoints.read import SliceReader
+from largede.training.checkpoints.retention import Keep, reading, remove_all, retire
 from largede.training.checkpoints.state import CHECKSUM, STATE_FILE, StreamPlace, read_state, recipe_of
 from largede.training.checkpoints.write import save_checkpoint
 from largede.training.construct import build_filled_engine
 from largede.training.export import export_checkpoint
+from largede.training.model_card import model_card
 
 LAYOUTS: tuple[str, ...] = get_args(Layout)
 TEXTS = ["baba lulu", "a much longer text " * 9, "x", "bone dama kilo mura " * 30]
@@ -241,6 +244,46 @@ def test_an_export_that_fails_leaves_the_one_before(run: Path, tmp_path: Path, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "run"]
 
 
+def test_the_run_does_not_remove_a_checkpoint_that_is_exported(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def amid_the_export(*words: Any) -> str:
+        newer = add_checkpoint(run, 9)
+        remove_all(retire(newer.parent, newer.name, Keep(1)))
+        return model_card(*words)
+
+    monkeypatch.setattr(export, "model_card", amid_the_export)
+    assert export_checkpoint(run, tmp_path / "model").name == "step-00000007"
+    assert (tmp_path / "model" / "model.safetensors").is_file() and not (run / READERS).exists()
+
+
+def test_a_checkpoint_that_was_removed_before_it_is_read_gives_way_to_the_newest(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_late(checkpoint: Path) -> Any:
+        if checkpoint.name == "step-00000007":
+            add_checkpoint(run, 9)
+            shutil.rmtree(checkpoint)
+        return reading(checkpoint)
+
+    monkeypatch.setattr(export, "reading", too_late)
+    assert export_checkpoint(run, tmp_path / "model").name == "step-00000009"
+
+
+def test_a_checkpoint_that_goes_while_it_is_exported_is_named(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def goes(*words: Any) -> str:
+        card = model_card(*words)
+        next((run / "checkpoints" / "step-00000007").glob("slices-*")).unlink()
+        return card
+
+    monkeypatch.setattr(export, "model_card", goes)
+    with pytest.raises(CheckpointError, match="step-00000007 was whole and cannot be read any more"):
+        export_checkpoint(run, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def test_the_best_checkpoint_that_is_left_is_exported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,8 +302,9 @@ def test_the_best_checkpoint_that_is_left_is_exported(
     for step in (7, 9, 12):  # trained again: no longer what was evaluated
         state = run / "checkpoints" / f"step-{step:08d}" / STATE_FILE
         state.write_text(state.read_text() + " ")
+    add_checkpoint(run, 13)
     assert "none that was evaluated is left" in said_by_export(capsys, run, model, "--best", "--again")
-    assert origin_of(model)["checkpoint"] == "step-00000012"
+    assert origin_of(model)["checkpoint"] == "step-00000013", "a script that asks for the best gets a model"
 
 
 def test_a_checkpoint_that_goes_away_meanwhile_leaves_nothing(

@@ -1,5 +1,6 @@
 """A run has its folder to itself, says what it is doing, leaves when it is asked to, and keeps what it ran with."""
 
+import errno
 import json
 import shlex
 from pathlib import Path
@@ -16,7 +17,7 @@ from largede.config.recipe import Recipe
 from largede.errors import LargedeError, TrainingError
 from largede.runs import claims
 from largede.runs.claims import Claim
-from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state
+from largede.runs.files import LOCK, STATE, STOP, ask_to_stop, life_of, read_run_state, stop_reason
 from largede.training.liveness.watchdog import RankLost
 from largede.training.run_folder import drop_later_figures, write_part
 from largede.training.run_life import RunLife, how_it_ended
@@ -48,6 +49,18 @@ def run_with_life(recipe: Recipe, after_step: Any = None) -> list[str]:
     except (SystemExit, LargedeError, RuntimeError) as error:
         lines.append(f"{type(error).__name__}: {error}")
     return lines
+
+
+def test_what_cannot_be_read_in_place_of_a_wish_to_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert stop_reason(tmp_path) == ""
+    (tmp_path / STOP).mkdir()
+    assert stop_reason(tmp_path) == "stop.json was put there"
+
+    def away(path: Path) -> bytes:
+        raise OSError(errno.ESTALE, "stale file handle")
+
+    monkeypatch.setattr(Path, "read_bytes", away)
+    assert stop_reason(tmp_path) == "", "a disk that is away asks nobody to stop"
 
 
 def on_rank_0_at(step: int, act: Any) -> Any:

@@ -4,8 +4,10 @@ A checkpoint goes in two steps, renamed and then removed: a process killed in be
 checkpoint. What it does leave is cleared away when the run is next started.
 """
 
+import contextlib
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,8 +18,9 @@ from pathlib import Path
 from largede.config.recipe import RunConfig
 from largede.errors import CheckpointError, NoRoomError
 from largede.files import writing
+from largede.runs.claims import Claim, is_held, remove_abandoned
 from largede.runs.evaluated import Evaluated, fingerprint_of_checkpoint, is_watched, read_records, record_path
-from largede.runs.files import EVALUATIONS
+from largede.runs.files import CHECKPOINTS, EVALUATIONS, READERS
 
 FOLDER_PATTERN = "step-????????"
 LATEST = "latest.json"
@@ -74,7 +77,7 @@ def retire(checkpoints: Path, written: str, keep: Keep) -> list[Path]:
     run = checkpoints.parent
     names = [path.name for path in checkpoints.glob(FOLDER_PATTERN)]
     values = {record.checkpoint: record.value for record in read_records(run) if is_of_checkpoint(record, checkpoints)}
-    held = held_in(run / EVALUATIONS)
+    held = held_in(run / EVALUATIONS) | being_read(run)
     going = names_to_remove(names, written, keep, values, held, is_watched=is_watched(run))
     return [doom(checkpoints / name) for name in going]
 
@@ -140,6 +143,31 @@ def held_in(evaluations: Path) -> set[str]:
         if age_s < HOLD_S:
             held.add(path.stem)
     return held
+
+
+@contextmanager
+def reading(checkpoint: Path) -> Iterator[None]:
+    """Keep a run from removing its checkpoint while it is read.
+
+    Whoever cannot write into the run reads all the same.
+    ."""
+    run = checkpoint.parent.parent
+    claim = Claim(run / READERS / f"{checkpoint.name}.{secrets.token_hex(8)}.json")
+    with contextlib.suppress(OSError):
+        if checkpoint.parent.name == CHECKPOINTS and checkpoint.is_dir():
+            remove_abandoned(run / READERS)
+            claim.take()
+    try:
+        yield
+    finally:
+        claim.release()
+        with contextlib.suppress(OSError):  # others read, too
+            (run / READERS).rmdir()
+
+
+def being_read(run: Path) -> set[str]:
+    """Checkpoints that a process holds by `reading`."""
+    return {path.name.partition(".")[0] for path in (run / READERS).glob("*.json") if is_held(path)}
 
 
 def clear_leftovers(checkpoints: Path) -> None:

@@ -13,12 +13,14 @@ from largede.errors import NoRoomError
 from largede.files import sha256_file
 from largede.runs.claims import Claim
 from largede.runs.evaluated import Evaluated, watchers_folder, write_record
+from largede.runs.files import READERS
 from largede.training.checkpoints.retention import (
     Keep,
     clear_leftovers,
     discard_after,
     names_to_remove,
     newest_is,
+    reading,
     remove_all,
     retire,
     step_of,
@@ -122,6 +124,19 @@ def test_a_watch_that_was_killed_keeps_nothing(tmp_path: Path) -> None:
     claim.release()
     claim.path.write_text(left.replace('"process_started": "', '"process_started": "another time than '))
     assert steps_left(checkpoints, 2, Keep(1, unevaluated=5)) == [2]
+
+
+def test_a_checkpoint_stays_while_a_living_process_reads_it(tmp_path: Path) -> None:
+    checkpoints = made_run(tmp_path, [1, 2, 3], {})
+    with reading(checkpoints / name_of(1)), reading(checkpoints / name_of(1)):
+        [one, _] = (tmp_path / READERS).iterdir()
+        killed = one.read_text().replace('"process_started": "', '"process_started": "another time than ')
+        (tmp_path / READERS / f"{name_of(2)}.killed.json").write_text(killed)
+        assert steps_left(checkpoints, 3, Keep(1)) == [1, 3]
+        with reading(checkpoints / name_of(3)):
+            assert len(list((tmp_path / READERS).iterdir())) == 3, "claims of killed readers are removed"
+    assert not (tmp_path / READERS).exists()
+    assert steps_left(checkpoints, 3, Keep(1)) == [3]
 
 
 def test_what_killed_runs_left_is_cleared_and_a_replaced_checkpoint_gets_its_name_back(tmp_path: Path) -> None:
