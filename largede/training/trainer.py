@@ -32,7 +32,7 @@ from largede.training.gradcache import GradCacheStep, StepReport
 from largede.training.guard import CollapseGuard, SpikeGuard
 from largede.training.liveness.activity import LOADING, activity, phase
 from largede.training.liveness.lag import Lag
-from largede.training.liveness.watchdog import RankLost, start_watch, until_watch_ends
+from largede.training.liveness.watchdog import RankLost, end_watch, start_watch, until_watch_ends
 from largede.training.monitor import Monitor
 from largede.training.optimizers import client_optimizer, set_learning_rate
 from largede.training.run_folder import open_run_folder
@@ -83,6 +83,7 @@ class Trainer:
         self.feed = Feed(recipe, allow_pipe=allow_pipe)
         refuse_disagreement(recipe, self.feed.fingerprint, self.feed.tokenizer_fingerprint)
         all_or_none(self.folder_that_can_be_written)
+        all_or_none(end_watch)  # on every rank, before one makes the folders that an ending watch removes
         all_or_none(lambda: start_watch(self.folder, recipe.guard, rank(), world_size()))
         self.engine = naming_the_plan(recipe, "the engine", lambda: build_filled_engine(recipe))
         self.optimizer = client_optimizer(self.engine)

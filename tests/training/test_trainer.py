@@ -1,9 +1,12 @@
 """A run that is interrupted ends as one that is not, on the same and on other numbers of ranks."""
 
+import contextlib
 import json
 import math
 import shutil
 import signal
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,7 @@ from largede.training.adafactor import ZeroAdafactor
 from largede.training.checkpoints import write as write_module
 from largede.training.checkpoints.read import SliceReader
 from largede.training.checkpoints.state import read_state
+from largede.training.liveness.watchdog import Watchdog
 from largede.training.run_life import EXIT_SAVED_ON_SIGNAL
 from largede.training.trainer import Trainer
 
@@ -311,6 +315,26 @@ def full_disk(recipe: Recipe) -> str:
         write_module.write_tensor_file = original
 
 
+@contextlib.contextmanager
+def watches_that_meet() -> Iterator[None]:
+    """Rank 1 removes the folders of the watch before when rank 0 would be making those of the next."""
+    make, end = Watchdog._clear_after_more_ranks, Watchdog.close
+
+    def slow_make(self: Watchdog, folder: Path) -> None:
+        make(self, folder)
+        time.sleep(0.2 * (self.rank == 0))
+
+    def slow_end(self: Watchdog, *args: Any, **settings: Any) -> None:
+        time.sleep(0.3 * (self.rank == 1))
+        end(self, *args, **settings)
+        time.sleep(0.3 * (self.rank == 1))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Watchdog, "_clear_after_more_ranks", slow_make)
+        patch.setattr(Watchdog, "close", slow_end)
+        yield
+
+
 def adamw_goes_on(recipe: Recipe) -> float:
     """Largest difference of weights between a run of AdamW and the same run continued from its middle."""
     train_in_process(recipe)
@@ -318,7 +342,8 @@ def adamw_goes_on(recipe: Recipe) -> float:
     before = weights(out)
     dist.barrier()
     forget_after(out, 2)
-    train_in_process(recipe)
+    with watches_that_meet():
+        train_in_process(recipe)
     return max(float((before[n] - w).abs().max()) for n, w in weights(out).items())
 
 
