@@ -106,24 +106,24 @@ def test_a_job_whose_rank_was_killed_runs_again_if_it_had_come_further(
 ) -> None:
     job = Job(slurm, small_run, tmp_path / "run")
     job.comes_to_step(6)
-    kill_a_rank(job.out)
+    os.kill(max(ranks_in(job.out)), signal.SIGKILL)
     wait_until(lambda: "into the queue again" in job.said(), ENDS_WITHIN_S, job.story)
     assert "largede: the ranks ended with status 137" in job.said(), job.story()
     job.starts_at_once()
     job.comes_to("RUNNING")
-    wait_until(lambda: job.said().count("training smoke") == 2, TRAINS_WITHIN_S, job.story)
-    kill_a_rank(job.out)
+    wait_until(lambda: len(ranks_in(job.out)) == 2, TRAINS_WITHIN_S, job.story)
+    for rank in ranks_in(job.out):  # while they still import, for once they train there is soon another checkpoint
+        os.kill(rank, signal.SIGKILL)
     job.comes_to("FAILED", within_s=TRAINS_WITHIN_S)
     assert times_run_again(slurm, job) == 1
 
 
-def kill_a_rank(out: Path) -> None:
-    """With SIGKILL, the one that was started last."""
+def ranks_in(out: Path) -> list[int]:
+    """The process numbers of the ranks that train in `out`."""
     found = subprocess.run(["pgrep", "-f", f"python -m largede.cli train .*{out}/"], capture_output=True, text=True)
     processes = [int(line) for line in found.stdout.split()]
     # Processes that a rank forks, for example to ask git for the commit, have its command line for a moment.
-    ranks = [process for process in processes if parent_of(process) not in processes]
-    os.kill(max(ranks), signal.SIGKILL)
+    return [process for process in processes if parent_of(process) not in processes]
 
 
 def parent_of(process: int) -> int:
