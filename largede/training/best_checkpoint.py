@@ -18,11 +18,11 @@ def best_checkpoint(run: Path, say: Callable[[str], None] = lambda line: None) -
     Raises:
         CheckpointError: no run folder, or nothing evaluated.
     """
-    if (run / STATE_FILE).is_file():
+    if run.absolute().parent.name == CHECKPOINTS:
         raise CheckpointError(
             f"{run} is one checkpoint, and --best chooses among those of a run",
             expected="a run folder",
-            mend=f"give {run.parent.parent}, or leave out --best",
+            mend=f"give {run.absolute().parent.parent}, or leave out --best",
         )
     records = read_records(run)
     best = best_of(records)

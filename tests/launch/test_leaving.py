@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from small_run import ENDS_WITHIN_S, ROOT, TRAINS_WITHIN_S, SmallRun, losses, steps_done, wait_until
 
+from largede.runs.evaluated import Evaluated, mark_best, read_records, write_record
+
 # Like a script: work of this machine, ranks, work of this machine.
 SCRIPT = """
 set -euo pipefail
@@ -133,8 +135,12 @@ def test_a_run_on_one_machine_saves_when_told_and_its_model_follows(
     assert losses(out) == pytest.approx(uninterrupted, abs=1e-5)
     assert "step-00000016" in (out / "model" / "largede.json").read_text(), again.said()
 
+    # It was watched for a while, and what was evaluated is gone.
+    write_record(out / "train", Evaluated(5, "step-00000005", "ndcg@10", 0.5, {}, "of one that is gone", 0.0))
+    mark_best(out / "train", read_records(out / "train"))
     third = OneNode(small_run, out)
-    assert third.ends(TRAINS_WITHIN_S) == 0 and "holds" in third.said(), third.said()
+    assert third.ends(TRAINS_WITHIN_S) == 0, third.said()
+    assert "step-00000005, the best, is gone" in third.said() and "holds" in third.said()
 
 
 class OneNode:

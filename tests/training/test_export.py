@@ -288,6 +288,7 @@ def test_the_best_checkpoint_that_is_left_is_exported(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = tmp_path / "model"
+    (run / "state.json").write_text("{}")  # a run has one of its own, as a checkpoint has
     assert "was evaluated" in said_by_export(capsys, run, model, "--best") and not model.exists()
     for step, value in ((9, 0.5), (11, 0.7), (12, 0.6)):
         add_checkpoint(run, step)

@@ -52,7 +52,7 @@ def _refuse_what_lost_its_secrets(text: str) -> None:
 def _piped(text: str, allow_pipe: bool) -> Place:
     if not allow_pipe:
         raise DataError(
-            "the place of the shards begins with pipe: and would run a shell command",
+            "the place of the shards would run a shell command",
             expected="a folder or URL, since a recipe from somewhere else must not run commands here",
             mend="give --allow-pipe on the command line if you trust this command",
         )
