@@ -171,9 +171,11 @@ def load_encoder(name: str, dropout: float | None = None, layers: int | None = N
     from transformers import AutoModel, AutoModelForTextEncoding
 
     loader = AutoModelForTextEncoding if config.model_type in T5_FAMILY else AutoModel
+    # Elsewhere transformers chooses: sdpa where the model has it, and MPNet has not.
+    attention = {"attn_implementation": "sdpa"} if config.model_type in T5_FAMILY else {}
     try:
         encoder, report = loader.from_pretrained(
-            name, config=config, dtype=torch.float32, attn_implementation="sdpa", output_loading_info=True
+            name, config=config, dtype=torch.float32, output_loading_info=True, **attention
         )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise backbone_error(name, error) from None

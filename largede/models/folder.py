@@ -1,4 +1,4 @@
-"""Model folders: what `largede export` writes and sentence-transformers loads, and the same folders read back.
+"""Model folders: what `largede export` writes and sentence-transformers loads. `text_encoder` reads them back.
 
 A folder of one tower is a sentence-transformers model (Transformer, Pooling, Dense, Normalize). Layouts with two
 towers are written as two such folders, `query/` and `passage/`; what they share is in both. `largede.json` says which
@@ -6,30 +6,21 @@ it is and what the weights are those of. They are written from a source a range 
 into memory.
 """
 
-import contextlib
 import copy
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-
 from largede.errors import ModelError
 from largede.files import refuse_existing, write_json, write_text, writing_folder
-from largede.models.build import load_encoder, load_tokenizer
 from largede.models.dual_encoder import SIDES, DualEncoder, Side
 from largede.models.pooling import Projection
+from largede.models.published import read_object
 from largede.models.tower import Tower
 from largede.models.weight_files import KINDS, HeldWeights, StoredTensor, WeightWriter
 from largede.models.weights import WeightSource
-from largede.streams.chunks import TokenRows, make_chunks
 
-CHUNK_TOKENS = 16_384
 MODULE_TYPES = "sentence_transformers.models."
 MAX_SHARD_GIB = 4.0
 ABOUT = "largede.json"
@@ -112,7 +103,23 @@ def origin_of(folder: Path) -> dict[str, str]:
             expected="a new or empty folder, or one that `largede export` wrote",
             mend="name another folder",
         )
-    return dict(_read_json(folder / ABOUT).get("origin", {}))
+    return dict(read_object(folder / ABOUT).get("origin", {}))
+
+
+def towers_in(folder: Path) -> dict[Side, str] | None:
+    """The folder of each side inside a folder that `write_model_folder` wrote; None for one of another origin.
+
+    Raises:
+        ModelError: `largede.json` is damaged.
+    """
+    if not (folder / ABOUT).is_file():
+        return None
+    towers = read_object(folder / ABOUT).get("towers")
+    if not isinstance(towers, dict) or any(towers.get(side) not in ("", side) for side in SIDES):
+        raise ModelError(
+            f"{folder / ABOUT} names the towers {towers!r}", expected="a folder for each side", mend="export it again"
+        )
+    return {side: str(towers[side]) for side in SIDES}
 
 
 def written_bytes(model: DualEncoder, dtype: str) -> int:
@@ -183,130 +190,3 @@ def _write_modules(tower: Tower, tokenizer: Any, settings: FolderSettings, folde
         folder / "config_sentence_transformers.json",
         {"prompts": prompts, "default_prompt_name": None, "similarity_fn_name": settings.similarity},
     )
-
-
-class FolderEncoder:
-    """A loaded model folder: texts in, one float32 vector each out."""
-
-    def __init__(
-        self, towers: dict[Side, Tower], tokenizers: dict[Side, Any], prefixes: dict[Side, str], similarity: str
-    ) -> None:
-        self.towers = towers
-        self.tokenizers = tokenizers
-        self.prefixes = prefixes
-        self.similarity = similarity
-        self.device = next(towers["query"].parameters()).device
-
-    @property
-    def dimension(self) -> int:
-        """Width of one embedding."""
-        tower = self.towers["query"]
-        return tower.projection.out_features if tower.projection else tower.encoder.config.hidden_size
-
-    @torch.no_grad()
-    def embed(self, texts: Sequence[str], side: Side, max_tokens: int) -> np.ndarray:
-        """Embeddings (len(texts), dimension), float32, rows in the order of the texts.
-
-        Texts are cut to `max_tokens`. Rows are computed in chunks of equal token budget, sorted by length.
-        """
-        result = np.empty((len(texts), self.dimension), dtype=np.float32)
-        if not len(texts):
-            return result
-        prefixed = [self.prefixes[side] + text for text in texts]
-        encoded = self.tokenizers[side](
-            prefixed, truncation=True, max_length=max_tokens, return_attention_mask=False, verbose=False
-        )
-        for chunk in make_chunks(TokenRows.of(encoded["input_ids"]), CHUNK_TOKENS):
-            moved = chunk.to(self.device)
-            result[chunk.rows.numpy()] = self.towers[side](*moved.inputs).float().cpu().numpy()
-        return result
-
-
-def load_text_encoder(path: str | Path, *, device: str | None = None, dtype: str = "float32") -> FolderEncoder:
-    """Load a folder written by `largede export`, or a published sentence-transformers folder of the same modules.
-
-    Raises:
-        ModelError: no such folder, modules that are not Transformer, mean Pooling, Dense, Normalize, or bad weights.
-    """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ModelError(f"no model folder {folder}", expected="a folder", mend="run `largede export` first")
-    names: dict[Side, str] = {"query": "", "passage": ""}
-    if (folder / ABOUT).is_file():
-        names = _read_json(folder / ABOUT)["towers"]
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-    if dtype not in dtypes:
-        raise ModelError(f"dtype {dtype!r}", expected=" or ".join(dtypes), mend="choose one of them")
-    place = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    loaded = {name: _load_tower(folder / name, place, dtypes[dtype]) for name in set(names.values())}
-    prompts = {side: loaded[names[side]].prompts for side in SIDES}
-    return FolderEncoder(
-        {side: loaded[names[side]].tower for side in SIDES},
-        {side: loaded[names[side]].tokenizer for side in SIDES},
-        {"query": prompts["query"].get("query", ""), "passage": prompts["passage"].get("document", "")},
-        "cosine" if loaded[names["query"]].tower.normalize else "dot",
-    )
-
-
-@dataclass(frozen=True)
-class LoadedTower:
-    tower: Tower
-    tokenizer: Any
-    prompts: dict[str, str]
-
-
-def _load_tower(folder: Path, device: torch.device, dtype: torch.dtype) -> LoadedTower:
-    modules = [(m["type"].rpartition(".")[2], folder / m["path"]) for m in _read_json(folder / "modules.json")]
-    kinds = [kind for kind, _ in modules]
-    allowed = [["Transformer", "Pooling", *d, *n] for d in ([], ["Dense"]) for n in ([], ["Normalize"])]
-    if kinds not in allowed:
-        raise ModelError(
-            f"{folder} is made of {', '.join(kinds)}",
-            expected="Transformer, Pooling, then Dense and Normalize or not",
-            mend="use a model with mean pooling and one projection",
-        )
-    parts = dict(modules)
-    _demand_mean_pooling(parts["Pooling"])
-    encoder = load_encoder(str(parts["Transformer"]))
-    projection = _read_dense(parts["Dense"]) if "Dense" in parts else None
-    tower = Tower(encoder.to(dtype), projection, normalize="Normalize" in parts).to(device).eval()
-    settings = folder / "config_sentence_transformers.json"
-    prompts = (_read_json(settings).get("prompts") or {}) if settings.is_file() else {}
-    return LoadedTower(tower, load_tokenizer(parts["Transformer"]), prompts)
-
-
-def _demand_mean_pooling(folder: Path) -> None:
-    pooling = _read_json(folder / "config.json")
-    is_mean = pooling.get("pooling_mode") == "mean" or pooling.get("pooling_mode_mean_tokens") is True
-    others = [k for k, v in pooling.items() if k.startswith("pooling_mode_") and v and k != "pooling_mode_mean_tokens"]
-    if not is_mean or others:
-        raise ModelError(f"{folder} pools otherwise", expected="mean pooling", mend="use a model with mean pooling")
-
-
-def _read_dense(folder: Path) -> Projection:
-    config = _read_json(folder / "config.json")
-    if config.get("bias") or not config.get("activation_function", "").endswith("Identity"):
-        raise ModelError(
-            f"{folder} has a bias or an activation", expected="a plain linear map", mend="use a GTR-like model"
-        )
-    projection = Projection(config["in_features"], config["out_features"])
-    with _reading(folder / "model.safetensors"):
-        projection.load_state_dict({"weight": load_file(folder / "model.safetensors")["linear.weight"].float()})
-    return projection
-
-
-def _read_json(path: Path) -> Any:
-    with _reading(path):
-        return json.loads(path.read_text(encoding="utf-8"))
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} cannot be read: {str(error).splitlines()[0]}",
-            expected="a sentence-transformers folder with safetensors weights",
-            mend="export the model again, or convert its weights to safetensors",
-        ) from None

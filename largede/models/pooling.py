@@ -27,6 +27,11 @@ def packed_mean(state_TH: Tensor, length_B: Tensor) -> Tensor:
     return sum_SH[:-1] / length_B.clamp_min(1).unsqueeze(-1)
 
 
+def packed_first(state_TH: Tensor, length_B: Tensor) -> Tensor:
+    """The first token's state of each document (B, H), float32; documents lie end to end."""
+    return state_TH[length_B.cumsum(0) - length_B].float()
+
+
 class Projection(nn.Linear):
     """Linear map without bias to the embedding width, float32 arithmetic whatever the parameters are stored in."""
 
@@ -34,7 +39,43 @@ class Projection(nn.Linear):
         super().__init__(width, embedding_dim, bias=False)
 
     def forward(self, pooled_BH: Tensor) -> Tensor:
-        device = pooled_BH.device.type
-        # The meta device, on which shapes are tried out, knows no autocast that could be off.
-        with torch.autocast(device, enabled=False) if device != "meta" else contextlib.nullcontext():
+        with without_autocast(pooled_BH):
             return nn.functional.linear(pooled_BH.float(), self.weight.float())
+
+
+class Dense(nn.Module):
+    """sentence-transformers' Dense: a linear map and an activation, float32 arithmetic.
+
+    The parts have its names, so that its files load: `linear`, `activation_function`, and `residual` where the input
+    is added to the output through a map of its own.
+    """
+
+    def __init__(self, linear: nn.Linear, activation: nn.Module, *, adds_input: bool = False) -> None:
+        super().__init__()
+        self.linear = linear
+        self.activation_function = activation
+        self.adds_input = adds_input
+        changes_width = linear.in_features != linear.out_features
+        self.residual = (
+            nn.Linear(linear.in_features, linear.out_features, bias=False)
+            if adds_input and changes_width
+            else nn.Identity()
+        )
+
+    def forward(self, input_BH: Tensor) -> Tensor:
+        with without_autocast(input_BH):
+            output_BD: Tensor = self.activation_function(self.linear(input_BH.float()))
+            return output_BD + self.residual(input_BH.float()) if self.adds_input else output_BD
+
+
+class Normalize(nn.Module):
+    """Vectors of length one."""
+
+    def forward(self, input_BD: Tensor) -> Tensor:
+        return nn.functional.normalize(input_BD, dim=-1)
+
+
+def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[object]:
+    device = tensor.device.type
+    # The meta device, on which shapes are tried out, knows no autocast that could be off.
+    return torch.autocast(device, enabled=False) if device != "meta" else contextlib.nullcontext()

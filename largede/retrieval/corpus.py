@@ -1,19 +1,27 @@
 """BEIR-format folders, checked once at the edge: `corpus.jsonl`, `queries.jsonl`, `qrels/{split}.tsv`.
 
-The corpus is never in memory as a whole: opening it takes one pass that keeps the ids and where each line starts,
-and every later read seeks to the lines it needs.
+The corpus is never in memory as a whole: opening it takes one pass that keeps the ids (as bytes) and where each line
+starts, and every later read seeks to the lines it needs. What the pass over a large corpus found is kept for the next
+command (`kept_corpora`).
 """
 
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import xxhash
+
 from largede.errors import DataError
-from largede.text import passage_text
+from largede.retrieval import kept_corpora
+from largede.retrieval.document_ids import DocumentIds
+from largede.text import passage_text, whole
+
+_IDS_AT_ONCE = 10_000
 
 Qrels = dict[str, dict[str, int]]
 """Query id to document id to grade; a grade above zero means relevant."""
@@ -35,8 +43,8 @@ class Corpus:
     """A checked corpus. `starts[i]` is the byte where the line of `ids[i]` begins; the last is the end of the file."""
 
     path: Path
-    ids: tuple[str, ...]
-    starts: Sequence[int]
+    ids: DocumentIds
+    starts: Sequence[int] | np.ndarray
     fingerprint: str
 
     def __len__(self) -> int:
@@ -44,21 +52,23 @@ class Corpus:
 
     def documents(self, first: int = 0, last: int | None = None) -> Iterator[Document]:
         """Documents of rows first to last (exclusive), read as they are asked for."""
-        stop = len(self) if last is None else min(last, len(self))
+        return self.at(range(first, len(self) if last is None else min(last, len(self))))
+
+    def at(self, rows: Iterable[int]) -> Iterator[Document]:
+        """Documents of these rows, in this order, read as they are asked for."""
         with self.path.open("rb") as stream:
-            for row in range(first, stop):
+            for row in rows:
                 stream.seek(self.starts[row])
                 yield self._document(row, stream.read(self.starts[row + 1] - self.starts[row]))
 
     def lookup(self, wanted: Collection[str]) -> dict[str, Document]:
         """The named documents that exist, by id."""
-        rows = (row for row, id_ in enumerate(self.ids) if id_ in wanted)
-        return {self.ids[row]: next(self.documents(row, row + 1)) for row in rows}
+        return {found.id: found for found in self.at(self.ids.rows_of(wanted).values())}
 
     def _document(self, row: int, line: bytes) -> Document:
         try:
             fields = json.loads(line)
-            document = Document(fields["_id"], fields.get("title") or "", fields.get("text") or "")
+            document = Document(fields["_id"], whole(fields.get("title") or ""), whole(fields.get("text") or ""))
         except (ValueError, KeyError, TypeError, AttributeError):
             document = None
         if document is None or document.id != self.ids[row]:
@@ -72,13 +82,18 @@ class Corpus:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """One split of one collection: its corpus, the queries that the split judges, and their judgements."""
+    """One split of one collection: its corpus, the queries that the split judges, and their judgements.
+
+    Texts are cut at the lengths. Where answers are looked for in the passages that were found, `qrels` is empty.
+    """
 
     name: str
     split: str
     corpus: Corpus
     queries: dict[str, str]
     qrels: Qrels
+    max_query_tokens: int = 64
+    max_passage_tokens: int = 512
 
     @property
     def fingerprint(self) -> str:
@@ -94,12 +109,26 @@ def open_corpus(path: Path) -> Corpus:
     that is not text, no document at all.
     """
     path = path / "corpus.jsonl" if path.is_dir() else path
-    ids: list[str] = []
-    starts = array("q")
+    kept = kept_corpora.read(path)
+    if kept is not None:
+        return Corpus(path, kept.ids, kept.starts, kept.fingerprint)
+    corpus = _check_corpus(path)
+    kept_corpora.keep(path, kept_corpora.Kept(corpus.ids, np.asarray(corpus.starts), corpus.fingerprint))
+    return corpus
+
+
+def _check_corpus(path: Path) -> Corpus:
+    """One pass over every line."""
+    ids, block = DocumentIds(), list[str]()
+    starts, hashes = array("q"), array("Q")
     digest = hashlib.sha256()
 
     def keep(start: int, line: bytes, number: int, fields: dict[str, Any]) -> None:
-        ids.append(_id_of(path, number, fields))
+        block.append(_id_of(path, number, fields))
+        hashes.append(xxhash.xxh3_64_intdigest(block[-1].encode()))
+        if len(block) == _IDS_AT_ONCE:
+            ids.append(block)
+            block.clear()
         starts.append(start)
         digest.update(line)
         for key in ("title", "text"):
@@ -108,8 +137,13 @@ def open_corpus(path: Path) -> Corpus:
 
     end = _read_jsonl(path, keep)
     starts.append(end)
-    _check_unique(path, ids)
-    return Corpus(path, tuple(ids), starts, digest.hexdigest())
+    ids.append(block)
+    # The set of all names would need more memory than everything else: only those whose hashes meet are compared.
+    value_N, count_N = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_counts=True)
+    met = set(value_N[count_N > 1].tolist())
+    rows = [row for row, value in enumerate(hashes) if value in met] if met else []
+    _check_unique(path, [ids[row] for row in rows])
+    return Corpus(path, ids, starts, digest.hexdigest())
 
 
 def open_queries(path: Path) -> dict[str, str]:
@@ -122,20 +156,21 @@ def open_queries(path: Path) -> dict[str, str]:
         if not isinstance(text, str) or not text.strip():
             raise _bad_line(path, number, "a query without text", "`text` to be a string that is not empty")
         ids.append(_id_of(path, number, fields))
-        texts.append(text)
+        texts.append(whole(text))
 
     _read_jsonl(path, keep)
     _check_unique(path, ids)
     return dict(zip(ids, texts, strict=True))
 
 
-def open_qrels(path: Path, queries: Collection[str], documents: Collection[str]) -> Qrels:
-    """Judgements of one split; the header line is optional.
+def open_qrels(path: Path, queries: Collection[str], documents: Iterable[str]) -> Qrels:
+    """Judgements of one split; the header line is optional. `documents` are gone through once.
 
     Raises DataError naming file and line: missing, not three columns, a grade that is no integer, an unknown query or
     document, a pair judged twice, no judgement at all.
     """
     qrels: Qrels = {}
+    first_line: dict[str, int] = {}
     for number, line in enumerate(_text_lines(path), start=1):
         fields = line.split("\t")
         if not line.strip() or (number == 1 and fields[0] in ("query-id", "query_id", "qid")):
@@ -143,11 +178,14 @@ def open_qrels(path: Path, queries: Collection[str], documents: Collection[str])
         query, document, grade = _judgement(path, number, fields)
         if query not in queries:
             raise _bad_line(path, number, f"unknown query {query!r}", "a query id of queries.jsonl")
-        if document not in documents:
-            raise _bad_line(path, number, f"unknown document {document!r}", "a document id of corpus.jsonl")
         if document in qrels.setdefault(query, {}):
             raise _bad_line(path, number, f"{query!r} and {document!r} judged twice", "one line for each pair")
         qrels[query][document] = grade
+        first_line.setdefault(document, number)
+    known = {id_ for id_ in documents if id_ in first_line}
+    for document, number in first_line.items():
+        if document not in known:
+            raise _bad_line(path, number, f"unknown document {document!r}", "a document id of corpus.jsonl")
     if not qrels:
         raise DataError(
             f"{path} holds no judgement",
@@ -175,7 +213,7 @@ def open_benchmark(folder: Path, split: str, corpus: Corpus | None = None) -> Be
         )
     corpus = corpus or open_corpus(folder)
     queries = open_queries(folder / "queries.jsonl")
-    qrels = open_qrels(qrels_path, queries, frozenset(corpus.ids))
+    qrels = open_qrels(qrels_path, queries, corpus.ids)
     judged = {id_: text for id_, text in queries.items() if id_ in qrels}
     return Benchmark(folder.resolve().name, split, corpus, judged, qrels)
 
@@ -184,12 +222,15 @@ def _read_jsonl(path: Path, keep: Callable[[int, bytes, int, dict[str, Any]], No
     """Call keep(start byte, line, line number, object) for each line that is not blank; give the file's length."""
     if not path.is_file():
         raise DataError(f"there is no file {path}", expected="a file of JSON lines", mend="check the path of the data")
-    start = 0
+    start, found = 0, False
     with path.open("rb") as stream:
         for number, line in enumerate(stream, start=1):
             if line.strip():
+                found = True
                 keep(start, line, number, _json_object(path, number, line))
             start += len(line)
+    if not found:
+        raise DataError(f"{path} is empty", expected="at least one JSON line", mend="check how it was made")
     return start
 
 
@@ -206,14 +247,12 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def _id_of(path: Path, number: int, fields: dict[str, Any]) -> str:
     """The `_id`: white space in it would break the columns of a TREC run file."""
     id_ = fields.get("_id")
-    if not isinstance(id_, str) or not id_ or len(id_.split()) != 1 or id_ != id_.strip():
+    if not isinstance(id_, str) or len(id_.split()) != 1 or id_ != id_.strip() or id_ != whole(id_):
         raise _bad_line(path, number, f"_id {id_!r}", "`_id` to be a string without white space")
     return id_
 
 
 def _check_unique(path: Path, ids: Sequence[str]) -> None:
-    if not ids:
-        raise DataError(f"{path} is empty", expected="at least one JSON line", mend="check how it was made")
     if len(set(ids)) == len(ids):
         return
     seen: set[str] = set()

@@ -42,9 +42,19 @@ def rank(ids: Sequence[str], scores: Sequence[float] | np.ndarray, depth: int) -
     if depth < len(ids):
         # Sorting names is slow: only documents that can be among the best take part.
         rows = np.flatnonzero(score_N >= np.partition(score_N, -depth)[-depth])
-    by_id = np.asarray(sorted(rows.tolist(), key=ids.__getitem__, reverse=True), dtype=np.int64)
-    order = by_id[np.argsort(-score_N[by_id], kind="stable")][:depth]
-    return Ranking(tuple(ids[i] for i in order), score_N[order])
+    rows = rows[np.argsort(-score_N[rows], kind="stable")]
+    settle_ties(score_N[rows], rows, ids)
+    rows = rows[:depth]
+    return Ranking(tuple([ids[row] for row in rows.tolist()]), score_N[rows])
+
+
+def settle_ties(score_C: np.ndarray, row_C: np.ndarray, ids: Sequence[str]) -> None:
+    """Order rows of equal scores by descending document id, in place; `score_C` descends. Names are read at ties."""
+    edges = np.flatnonzero(score_C[1:] != score_C[:-1]) + 1
+    firsts, lasts = np.concatenate([[0], edges]), np.concatenate([edges, [len(score_C)]])
+    several = lasts - firsts > 1
+    for first, last in zip(firsts[several].tolist(), lasts[several].tolist(), strict=True):
+        row_C[first:last] = sorted(row_C[first:last].tolist(), key=ids.__getitem__, reverse=True)
 
 
 def write_run(path: Path, run: Run, tag: str) -> None:
@@ -59,13 +69,17 @@ def write_run(path: Path, run: Run, tag: str) -> None:
 def read_run(path: Path) -> Run:
     """Read a TREC run file; lists come out in trec_eval's order whatever the file's.
 
-    Raises DataError: missing, a line without six columns, a score that is no finite number, a document twice in one
+    As trec_eval does, it passes over blank lines, lines that begin with # and whatever follows the sixth column.
+    Raises DataError: missing, a line of fewer columns, a score that is no finite number, a document twice in one
     list.
     """
     found: dict[str, tuple[list[str], list[float]]] = {}
     for number, line in enumerate(_lines(path), start=1):
+        fields = line.split()
+        if not fields or fields[0].startswith("#"):
+            continue
         try:
-            query, _, document, _, score, _ = line.split()
+            query, _, document, _, score, _ = fields[:6]
             ids, scores = found.setdefault(query, ([], []))
             scores.append(float(score))
         except ValueError:
@@ -97,4 +111,4 @@ def _lines(path: Path) -> Iterable[str]:
 
 
 def _bad_run(given: str, expected: str) -> DataError:
-    return DataError(given, expected=expected, mend="remove the file and search again")
+    return DataError(given, expected=expected, mend="correct the file, or remove it and search again")

@@ -12,7 +12,8 @@ from made_world import MadeWorld
 from largede.config.recipe import ModelConfig
 from largede.errors import ModelError
 from largede.models.build import build_dual_encoder, load_tokenizer
-from largede.models.folder import FolderSettings, load_text_encoder, write_model_folder
+from largede.models.folder import FolderSettings, write_model_folder
+from largede.models.text_encoder import load_text_encoder
 
 TEXTS = ["baba lulu", "a much longer text " * 9, "x", "bone dama kilo mura " * 30, ""]
 
@@ -46,7 +47,7 @@ def test_two_towers_become_two_folders(world: MadeWorld, tmp_path: Path) -> None
     query, passage = encoder.embed(TEXTS, "query", 64), encoder.embed(TEXTS, "passage", 64)
     assert np.abs(query - passage).max() > 1e-2
     model = build_dual_encoder(ModelConfig(backbone="smoke", layout="ade"))
-    assert torch.equal(encoder.towers["passage"].projection.weight, model.passage_tower.projection.weight)  # type: ignore[union-attr]
+    assert torch.equal(encoder.towers["passage"].head[0].linear.weight, model.passage_tower.projection.weight)  # type: ignore[union-attr]
 
 
 def test_order_and_neighbours_do_not_matter(world: MadeWorld, tmp_path: Path) -> None:
@@ -69,8 +70,9 @@ def test_an_existing_folder_is_left_alone(world: MadeWorld, tmp_path: Path) -> N
     ("file", "change", "said"),
     [
         ("modules.json", "[", "cannot be read"),
-        ("1_Pooling/config.json", json.dumps({"pooling_mode_cls_token": True}), "pools otherwise"),
-        ("2_Dense/config.json", json.dumps({"bias": True, "in_features": 1, "out_features": 1}), "bias"),
+        ("1_Pooling/config.json", json.dumps({"pooling_mode_max_tokens": True}), "pools by max_tokens"),
+        ("2_Dense/config.json", json.dumps({"bias": True, "in_features": 1, "out_features": 1}), "width 1"),
+        ("largede.json", json.dumps({"towers": {"query": "../.."}}), "names the towers"),
         ("2_Dense/model.safetensors", "no tensors", "cannot be read"),
     ],
 )

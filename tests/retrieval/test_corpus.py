@@ -102,3 +102,15 @@ def test_the_header_is_optional_and_only_judged_queries_are_kept(tmp_path: Path)
     benchmark = open_benchmark(tmp_path, "test")
     assert list(benchmark.queries) == ["q3"]
     assert benchmark.qrels == {"q3": {"d000": 2, "d001": 0}}
+
+
+def test_half_a_character_is_replaced_in_texts_and_refused_in_names(tmp_path: Path) -> None:
+    lines = '{"_id": "a", "text": "\\ud83d\\ude00 whole"}\n{"_id": "b", "title": "\\ude00", "text": "cut \\ud83d"}\n'
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        (tmp_path / name).write_text(lines)
+    first, second = open_corpus(tmp_path).documents()
+    assert (first.text, second.title, second.text) == ("😀 whole", "�", "cut �")
+    assert open_queries(tmp_path / "queries.jsonl") == {"a": "😀 whole", "b": "cut �"}
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "\\ud83d", "text": "x"}\n')
+    with pytest.raises(DataError, match="line 1: _id"):
+        open_corpus(tmp_path)

@@ -16,8 +16,18 @@ from hash_encoder import HashEncoder, hash_model
 from largede.errors import DataError, MachineError, ModelError
 from largede.files import writing
 from largede.retrieval.corpus import open_corpus
-from largede.retrieval.encode import EncodeSettings, encode_corpus, open_embeddings, read_shards
-from largede.retrieval.encoder import Model, embed_checked
+from largede.retrieval.encode import (
+    EncodeSettings,
+    as_float32,
+    as_stored,
+    encode_corpus,
+    open_embeddings,
+    read_ids,
+    read_shards,
+    read_stored,
+    shard_size_for,
+)
+from largede.retrieval.encoder import Model, embed_checked, embed_windows
 from largede.retrieval.processes import Process
 
 SETTINGS = EncodeSettings(shard_size=50)
@@ -152,3 +162,102 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> Non
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
     assert path.read_bytes() == b"old"
+
+
+def test_bfloat16_is_stored_as_torch_would_round_it(tmp_path: Path) -> None:
+    import torch
+
+    generator = np.random.default_rng(0)
+    vectors = np.concatenate(
+        [
+            generator.normal(size=(50, 64)),
+            [[0.0, -0.0, 1e-40, -3e38, 1 + 2**-8, 1 + 3 * 2**-8] * 8] + [[2.0**-126] * 48],
+        ],
+        axis=None,
+    ).astype(np.float32)
+    stored = as_stored(vectors, "bfloat16")
+    assert stored.dtype == np.uint16
+    expected = torch.from_numpy(vectors).to(torch.bfloat16)
+    np.testing.assert_array_equal(as_float32(stored, "bfloat16"), expected.float().numpy())
+    corpus = open_corpus(write_collection(tmp_path / "data"))
+    encode_corpus(hash_model(), corpus, tmp_path / "full", SETTINGS)
+    encode_corpus(hash_model(), corpus, tmp_path / "out", EncodeSettings(shard_size=50, dtype="bfloat16"))
+    embeddings = open_embeddings(tmp_path / "out")
+    assert embeddings.dtype == "bfloat16"
+    assert (tmp_path / "out" / "shard-00000.npy").stat().st_size < 50 * 64 * 2 + 200
+    full, half = vectors_of(tmp_path / "full")[1], vectors_of(tmp_path / "out")[1]
+    np.testing.assert_array_equal(half, torch.from_numpy(full).to(torch.bfloat16).float().numpy())
+
+
+def test_numbers_too_large_for_float16_are_refused(tmp_path: Path) -> None:
+    class Large(HashEncoder):
+        def embed(self, texts, side, max_tokens):  # type: ignore[no-untyped-def]
+            return super().embed(texts, side, max_tokens) * np.float32(1e6)
+
+    corpus = open_corpus(write_collection(tmp_path / "data"))
+    settings = EncodeSettings(shard_size=50, dtype="float16")
+    with pytest.raises(ModelError, match="an embedding with numbers up to"):
+        encode_corpus(Model("large", "large", Large), corpus, tmp_path / "out", settings)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["settings.json"]
+
+
+@pytest.mark.parametrize(
+    ("documents", "size"), [(1, 512), (3_633, 512), (57_638, 901), (8_841_823, 50_000), (21_015_324, 50_000)]
+)
+def test_small_corpora_have_small_shards(documents: int, size: int) -> None:
+    assert shard_size_for(documents) == size
+
+
+def test_small_shards_are_read_together_and_one_at_a_time_in_what_they_hold(tmp_path: Path) -> None:
+    corpus, out = open_corpus(write_collection(tmp_path / "data")), tmp_path / "out"
+    encode_corpus(hash_model(), corpus, out, SETTINGS)
+    embeddings = open_embeddings(out)
+    ((ids, vectors),) = read_shards(embeddings)
+    assert ids == list(corpus.ids)
+    parts = [(read_ids(embeddings, shard), read_stored(embeddings, shard)) for shard in embeddings.shards]
+    assert [len(part) for part, _ in parts] == [50, 50, 50, 10]
+    np.testing.assert_array_equal(np.concatenate([stored for _, stored in parts]), vectors)
+
+
+class Windowed(HashEncoder):
+    """Its first half runs in a thread ahead of the second, which waits until it has, for `windows` in all."""
+
+    prepares_ahead = True
+
+    def __init__(self, windows: int = 1) -> None:
+        super().__init__()
+        self.windows = windows
+        self.prepared: list[int] = []
+        self.ahead: list[int] = []
+
+    def prepare(self, texts, side, max_tokens):  # type: ignore[no-untyped-def]
+        if "bad" in texts:
+            raise DataError("a bad text", expected="good ones", mend="remove it")
+        self.prepared.append(len(texts))
+        return list(texts), max_tokens
+
+    def embed_rows(self, rows, side, told):  # type: ignore[no-untyped-def]
+        wanted, deadline = min(len(self.ahead) + 2, self.windows), time.monotonic() + 20
+        while len(self.prepared) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        self.ahead.append(len(self.prepared))
+        told(len(rows[0]))
+        return self.embed(rows[0], side, rows[1])
+
+
+def test_the_next_window_is_prepared_while_one_is_embedded() -> None:
+    encoder, done = Windowed(3), []
+    windows = [["a"], ["b", "c"], ["d", "e", "f"]]
+    found = list(embed_windows(encoder, windows, "passage", 8, done.append))
+    assert encoder.prepared == [1, 2, 3]
+    assert encoder.ahead == [2, 3, 3]
+    assert done == [1, 2, 3]
+    for window, vectors in zip(windows, found, strict=True):
+        np.testing.assert_array_equal(vectors, HashEncoder().embed(window, "passage", 8))
+
+
+def test_an_error_of_the_thread_is_raised_where_its_window_is_asked_for() -> None:
+    stream = embed_windows(Windowed(), [["a"], ["bad"]], "passage", 8)
+    assert len(next(stream)) == 1
+    with pytest.raises(DataError, match="a bad text"):
+        next(stream)

@@ -25,6 +25,16 @@ def test_ties_are_cut_by_descending_id() -> None:
     assert rank(["a", "b"], [1.0 + 1e-9, 1.0], 2).ids == ("b", "a")
 
 
+def test_any_depth_is_the_beginning_of_the_whole_list() -> None:
+    rng = np.random.default_rng(0)
+    for size in (0, 1, 7, 60):
+        ids = [f"d{i}" for i in rng.permutation(size)]
+        scores = rng.integers(-2, 3, size).astype(np.float32) * np.float32(0.5)
+        whole = sorted(range(size), key=lambda i: (scores[i], ids[i]), reverse=True)
+        for depth in range(1, size + 2):
+            assert rank(ids, scores, depth).ids == tuple(ids[i] for i in whole[:depth])
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [

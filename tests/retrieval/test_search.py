@@ -8,11 +8,10 @@ from beir_folder import write_collection, write_jsonl
 from hash_encoder import hash_model
 
 from largede.errors import DataError, ModelError
-from largede.retrieval import search as search_room
 from largede.retrieval.corpus import open_corpus
 from largede.retrieval.encode import Embeddings, EncodeSettings, encode_corpus, open_embeddings
 from largede.retrieval.encoder import Model
-from largede.retrieval.search import score_pairs, search
+from largede.retrieval.search import exact, score_pairs, search
 
 
 class TableEncoder:
@@ -52,14 +51,14 @@ def test_the_same_answer_for_every_split_and_batch(
     queries = np.random.default_rng(5).standard_normal((40, 48)).astype(np.float32)
     queries[:10] += 3 * tied_table[100]
     names = [f"q{i}" for i in range(40)]
-    exact = tied_table.astype(np.float64) @ queries.astype(np.float64).T
+    true = tied_table.astype(np.float64) @ queries.astype(np.float64).T
     for shard_size, batch in ((700, 256), (333, 7), (150, 1)):
-        monkeypatch.setattr(search_room, "_QUERIES_AT_ONCE", batch)
+        monkeypatch.setattr(exact, "QUERIES_AT_ONCE", batch)
         run = search(embeddings_of(tied_table, tmp_path, shard_size), names, queries, 60)
         for place, name in enumerate(names):
-            order = sorted(range(700), key=lambda i: (np.float32(exact[i, place]), f"d{i}"), reverse=True)[:60]
+            order = sorted(range(700), key=lambda i: (np.float32(true[i, place]), f"d{i}"), reverse=True)[:60]
             assert run[name].ids == tuple(f"d{i}" for i in order)
-            np.testing.assert_array_equal(run[name].scores, exact[order, place].astype(np.float32))
+            np.testing.assert_array_equal(run[name].scores, true[order, place].astype(np.float32))
 
 
 def test_the_kernel_scores_a_pair_by_itself(tied_table: np.ndarray) -> None:
