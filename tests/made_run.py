@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from largede.evaluation.checkpoint_evaluation import CheckpointJob
+from largede.evaluation.watching.checkpoint_evaluation import CheckpointJob
 from largede.files import write_json
 from largede.runs.evaluated import Evaluated, fingerprint_of_checkpoint, write_record
 from largede.runs.files import RunState, write_run_state

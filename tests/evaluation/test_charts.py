@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from largede.evaluation import charts, svg
+from largede.evaluation.report import charts, svg
 
 
 def test_ticks_are_round_and_inside() -> None:

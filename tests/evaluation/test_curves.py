@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from largede.errors import DataError
-from largede.evaluation.curves import read_curves
+from largede.evaluation.report.curves import read_curves
 
 
 def write_events(folder: Path, points: list[tuple[int, float]]) -> None:

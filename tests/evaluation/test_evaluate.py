@@ -11,10 +11,17 @@ import pytest
 from beir_folder import shared_data, write_collection, write_jsonl, write_qrels
 from hash_encoder import hash_model
 
-from largede.errors import DataError, ModelError
+from largede.errors import DataError, LargedeError, ModelError
+from largede.evaluation.datasets.collection import Collection
+from largede.evaluation.datasets.collections import open_collections
 from largede.evaluation.evaluate import STAGES, open_evaluation, read_weight
 from largede.evaluation.job import EvaluationJob
 from largede.retrieval.encoder import Model, open_model
+from largede.retrieval.search_settings import IvfPqSettings, SearchSettings
+
+
+def in_folders(*folders: Path) -> tuple[Collection, ...]:
+    return open_collections([str(folder) for folder in folders])
 
 
 def run_all(job: EvaluationJob) -> dict[str, str]:
@@ -27,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[EvaluationJob, d
     folder = tmp_path_factory.mktemp("evaluated")
     data = write_collection(folder / "small", documents=400, queries=160, splits=("test", "dev"))
     curves = {"loss <b>": [(float(step), 9.0 / (step + 1)) for step in range(50)]}
-    job = EvaluationJob(hash_model(), (data,), folder / "out", baselines=(hash_model("narrow", 8),),
+    job = EvaluationJob(hash_model(), in_folders(data), folder / "out", baselines=(hash_model("narrow", 8),),
                         about={"recipe": "<i>hash</i>"}, curves=curves)  # fmt: skip
     return job, run_all(job)
 
@@ -59,10 +66,10 @@ def page_figures(page: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_every_stage_ran_and_left_its_files(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
     job, said = finished
-    assert list(said) == ["encode", "search", "BM25", "fuse", "report"]
+    assert list(said) == ["encode", "search", "indexes", "BM25", "fuse", "re-rank", "report"]
     assert said["encode"] == "800 passages embedded"
     names = {path.relative_to(job.out / "runs").as_posix() for path in job.out.glob("runs/**/*.trec")}
-    assert names == {f"small/test/{s}.trec" for s in ("dense", "bm25", "fused", "narrow")} | {
+    assert names == {f"small/test/{s}.trec" for s in ("dense", "bm25", "rrf", "fused", "narrow")} | {
         f"small/dev/{s}.trec" for s in ("dense", "bm25")
     }
     assert not list(job.out.rglob("*.partial"))
@@ -79,7 +86,7 @@ def test_the_page_shows_the_figures_of_the_results(finished: tuple[EvaluationJob
             assert shown[f"small/{system}/{measure}/mean"] == f"{expected:.4f}"
     assert sum(int(shown[f"small/wins/{kind}"]) for kind in ("dense", "equal", "bm25")) == 80
     assert {"dense": 10, "bm25": 10}.keys() <= dataset["per_query"].keys()
-    assert page_of(finished[0]).count("<details") == 10
+    assert page_of(finished[0]).count('<details class="example"') == 20  # ten drawn, ten lost
 
 
 @pytest.mark.slow
@@ -91,7 +98,8 @@ def test_a_second_run_does_nothing_and_reads_no_model(finished: tuple[Evaluation
 
     idle = replace(job, model=Model(job.model.name, job.model.fingerprint, refuse))
     before = (job.out / "report.html").stat().st_mtime_ns
-    assert all("unchanged, skipped" in sentence for sentence in run_all(idle).values())
+    said = set(run_all(idle).values()) - {"left out"}
+    assert len(said) == 5 and all("unchanged, skipped" in sentence for sentence in said)
     assert (job.out / "report.html").stat().st_mtime_ns == before
 
 
@@ -99,12 +107,12 @@ def test_a_second_run_does_nothing_and_reads_no_model(finished: tuple[Evaluation
 def test_permuted_judgements_change_every_figure(finished: tuple[EvaluationJob, dict[str, str]]) -> None:
     job, _ = finished
     before, shown_before = json_figures(results_of(job)), page_figures(page_of(job))
-    path = job.data[0] / "qrels" / "test.tsv"
+    path = job.data[0].folder / "qrels" / "test.tsv"
     kept = path.read_text()
     rows = [line.split("\t") for line in kept.splitlines()[1:]]
     documents = np.random.default_rng(11).permutation([row[1] for row in rows])
     judged = {(row[0], str(document)) for row, document in zip(rows, documents, strict=True)}
-    write_qrels(job.data[0], "test", [(query, document, 1) for query, document in sorted(judged)])
+    write_qrels(job.data[0].folder, "test", [(query, document, 1) for query, document in sorted(judged)])
     try:
         said = run_all(job)
         after, shown_after = json_figures(results_of(job)), page_figures(page_of(job))
@@ -146,33 +154,39 @@ def test_the_weight_is_chosen_on_the_development_queries(finished: tuple[Evaluat
 
 def test_without_bm25_there_is_a_report_of_the_dense_list_alone(tmp_path: Path) -> None:
     data = write_collection(tmp_path / "only")
-    job = EvaluationJob(hash_model(), (data,), tmp_path / "out", bm25=None)
+    job = EvaluationJob(hash_model(), in_folders(data), tmp_path / "out", bm25=())
     assert run_all(job)["BM25"] == "left out"
     assert page_figures(page_of(job)).keys() == {
         f"only/dense/{m}/{end}" for m in ("nDCG@10", "Recall@100", "MRR@10") for end in ("mean", "low", "high")
     }
-    assert not (tmp_path / "out" / "bm25-index").exists()
+    assert not list((tmp_path / "out" / "runs").rglob("bm25*"))
 
 
-def test_another_model_replaces_the_embeddings(tmp_path: Path) -> None:
+def test_another_model_has_embeddings_of_its_own_and_those_before_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     data = write_collection(tmp_path / "data")
-    job = EvaluationJob(hash_model("one"), (data,), tmp_path / "out", bm25=None)
+    job = EvaluationJob(hash_model("one"), in_folders(data), tmp_path / "out", bm25=())
     run_all(job)
     first = results_of(job)
     run_all(replace(job, model=hash_model("two", 16)))
     assert results_of(job)["datasets"][0]["figures"] != first["datasets"][0]["figures"]
-    assert len(list((tmp_path / "out" / "embeddings").iterdir())) == 1
+    assert len(list((tmp_path / "out" / "embeddings").iterdir())) == 2
+    said = capsys.readouterr().err
+    assert said.count("is of another model or setting; remove it if it is no longer wanted") == 1
+    run_all(job)
+    assert results_of(job)["datasets"][0]["figures"] == first["datasets"][0]["figures"]
 
 
 def test_names_that_would_collide_are_refused(tmp_path: Path) -> None:
     one, other = write_collection(tmp_path / "a" / "data"), write_collection(tmp_path / "b" / "data", documents=80)
-    job = EvaluationJob(hash_model(), (one, other), tmp_path / "out")
+    job = EvaluationJob(hash_model(), (Collection("data", one), Collection("data", other)), tmp_path / "out")
     with pytest.raises(DataError, match="two different folders called 'data'"):
         open_evaluation(job)
     with pytest.raises(DataError, match="a folder given twice"):
-        open_evaluation(replace(job, data=(one, one)))
+        open_evaluation(replace(job, data=(Collection("data", one), Collection("data", one))))
     with pytest.raises(DataError, match="a baseline named 'bm25'"):
-        open_evaluation(replace(job, data=(one,), baselines=(hash_model("bm25"),)))
+        open_evaluation(replace(job, data=in_folders(one), baselines=(hash_model("bm25"),)))
     with pytest.raises(ModelError, match="there is no model folder"):
         open_model(tmp_path / "absent")
     assert not (tmp_path / "out").exists()
@@ -181,9 +195,46 @@ def test_names_that_would_collide_are_refused(tmp_path: Path) -> None:
 def test_a_development_folder_of_its_own(tmp_path: Path) -> None:
     data = write_collection(tmp_path / "data")
     dev = write_collection(tmp_path / "other", documents=80)
-    task = open_evaluation(EvaluationJob(hash_model(), (data,), tmp_path / "out", dev=dev)).tasks[0]
+    task = open_evaluation(
+        EvaluationJob(hash_model(), in_folders(data), tmp_path / "out", dev=Collection("other", dev))
+    ).tasks[0]
     assert task.dev is not None and (task.dev.name, task.dev.split, len(task.dev.corpus)) == ("other", "test", 80)
-    assert open_evaluation(EvaluationJob(hash_model(), (data,), tmp_path / "out")).tasks[0].dev is None
+    assert open_evaluation(EvaluationJob(hash_model(), in_folders(data), tmp_path / "out")).tasks[0].dev is None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"measures": ("nDGC@10",)}, "the measure 'nDGC@10'"),
+        ({"measures": ("Recall@1000",), "depth": 50}, "Recall@1000 of lists of 50 documents"),
+        ({"baselines": (hash_model("a"), hash_model("a", 8))}, "baselines named a, a"),
+        ({"search": SearchSettings("ivf-pq")}, "256 centroids for 160 documents"),
+        ({"compared": ("flat", "ivf-pq")}, "256 centroids for 160 documents"),
+        ({"search": SearchSettings(device="cuda:7")}, "FAISS sees"),
+        ({"tune_bm25": True}, "nothing to tune BM25 on"),
+    ],
+)
+def test_what_would_fail_after_encoding_is_refused_before_it(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    data = write_collection(tmp_path / "data")
+    job = replace(EvaluationJob(hash_model(), in_folders(data), tmp_path / "out"), **change)
+    with pytest.raises(LargedeError, match=said):
+        open_evaluation(job)
+
+
+def test_an_index_that_does_not_fit_the_width_is_refused_before_encoding(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "data", documents=300)
+    search = SearchSettings("ivf-pq", ivf_pq=IvfPqSettings(codes=7))
+    evaluation = open_evaluation(EvaluationJob(hash_model(), in_folders(data), tmp_path / "out", search=search))
+    with pytest.raises(DataError, match="7 bytes for a document of width 64"):
+        STAGES[0].run(evaluation)
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_weight_is_chosen_on_what_is_reported(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "data")
+    dev = write_collection(tmp_path / "copy")
+    with pytest.raises(DataError, match=r"24 queries are in both \(q0\)"):
+        open_evaluation(EvaluationJob(hash_model(), in_folders(data), tmp_path / "out", dev=Collection("copy", dev)))
 
 
 def test_queries_that_nothing_answers_count_as_zero(tmp_path: Path) -> None:
@@ -193,7 +244,7 @@ def test_queries_that_nothing_answers_count_as_zero(tmp_path: Path) -> None:
     path.write_text(path.read_text() + (tmp_path / "more.jsonl").read_text())
     with (data / "qrels" / "test.tsv").open("a") as stream:
         stream.write("lost\td000\t1\n")
-    job = EvaluationJob(hash_model(), (data,), tmp_path / "out", bm25=None)
+    job = EvaluationJob(hash_model(), in_folders(data), tmp_path / "out", bm25=())
     evaluation = open_evaluation(job)
     for stage in STAGES[:2]:
         stage.run(evaluation)
@@ -208,6 +259,8 @@ def test_queries_that_nothing_answers_count_as_zero(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cranfield", "cosqa"])
 def test_real_collections(tmp_path: Path, name: str) -> None:
-    job = EvaluationJob(hash_model("hash", 128), (shared_data("collections", name),), tmp_path / "out", bm25=None)
+    job = EvaluationJob(
+        hash_model("hash", 128), in_folders(shared_data("collections", name)), tmp_path / "out", bm25=()
+    )
     run_all(job)
     assert results_of(job)["datasets"][0]["figures"]["dense"]["Recall@100"]["mean"] > 0.1

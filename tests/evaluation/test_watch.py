@@ -17,8 +17,13 @@ from made_run import MadeEvaluations, make_checkpoint, make_run, say_state
 
 from largede.cli import main
 from largede.errors import CheckpointError, DataError, MachineError
-from largede.evaluation.checkpoint_evaluation import EXIT_HELD, EXIT_NO_CHECKPOINT, CheckpointJob, evaluate_checkpoint
-from largede.evaluation.watch import WatchSettings, watch
+from largede.evaluation.watching.checkpoint_evaluation import (
+    EXIT_HELD,
+    EXIT_NO_CHECKPOINT,
+    CheckpointJob,
+    evaluate_checkpoint,
+)
+from largede.evaluation.watching.watch import WatchSettings, watch
 from largede.runs.claims import Claim
 from largede.runs.evaluated import (
     Evaluated,
@@ -361,7 +366,7 @@ def test_the_board_shows_pictures_histograms_and_a_table(tmp_path: Path, data: P
 def test_a_curve_has_room_above_its_highest_point(values: tuple[float, ...]) -> None:
     from matplotlib.figure import Figure
 
-    from largede.evaluation.pictures import draw_curves
+    from largede.evaluation.watching.pictures import draw_curves
 
     figures = [{"small": {"dense": {"ndcg@10": value}}} for value in values]
     panel = Figure().subplots()

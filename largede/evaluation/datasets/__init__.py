@@ -1,0 +1,1 @@
+"""Collections by name: what they are, how they come here, and how other formats become BEIR folders."""
