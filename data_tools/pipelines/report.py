@@ -7,7 +7,7 @@ from typing import Any
 
 from data_tools.parts import REPORT, part_name
 from data_tools.wording import counted
-from largede.evaluation.style import STYLE
+from largede.evaluation.report.style import STYLE
 from largede.files import write_json, write_text
 
 _MARKDOWN_CHARACTERS = 300

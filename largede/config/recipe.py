@@ -133,6 +133,11 @@ class DataConfig:
     lanes: int = setting(8, "Independent readers of the data; divides batch.queries, fixed for the life of a run.")
     workers: int = setting(0, "Loader processes per rank; 0 reads and tokenises in the training process.")
     hard_negatives: int = setting(0, "Hard negatives used per query, at most; a pair with fewer gives what it has.")
+    refresh_steps: int | None = setting(
+        None,
+        "Steps after which the run looks for negatives that `largede mine --follow RUN` mined anew, and goes on with "
+        "the newest; what it took when is kept with the run, so it can be continued and repeated; empty: never.",
+    )
     max_query_tokens: int = setting(64, "Longest query, in tokens; longer ones are cut and counted.")
     max_passage_tokens: int = setting(512, "Longest passage, in tokens; longer ones are cut and counted.")
     tokenizer_backend: Literal["auto", "transformers"] = setting(
@@ -150,10 +155,26 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         demand_positive(self, "lanes", "max_query_tokens", "max_passage_tokens", "mixing_temperature", "mixing_period")
+        demand_positive(self, "refresh_steps")
         for name in ("workers", "hard_negatives", "damaged_blocks"):
             value = getattr(self, name)
             demand(value >= 0, f"data.{name} is {value}", "zero or more", f"set data.{name} to 0 or a positive number")
         self._check_sources()
+        self._check_refresh()
+
+    def _check_refresh(self) -> None:
+        demand(
+            self.refresh_steps is None or self.hard_negatives > 0,
+            f"data.refresh_steps is {self.refresh_steps} and data.hard_negatives 0",
+            "hard negatives that a refresh would change",
+            "set data.hard_negatives to those of a query that a batch uses, or leave data.refresh_steps empty",
+        )
+        demand(
+            self.refresh_steps is None or not self.sources,
+            f"data.refresh_steps is {self.refresh_steps} with data.sources",
+            "one set of shards, which is mined as a whole",
+            "shard all pairs together and give data.shards, or leave data.refresh_steps empty",
+        )
 
     def _check_sources(self) -> None:
         demand(

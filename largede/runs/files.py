@@ -10,6 +10,7 @@ heartbeats/     signs of life of the ranks, while the run is at work; hangs/ wha
 checkpoints/    step-00001000 …; latest.json names the newest, for people and scripts
 readers/        who exports a checkpoint right now; it stays as long
 evaluations/    step-00001000.json …, by `largede watch`; best.json beside evaluations/ names the best
+negatives.json  which refreshed hard negatives the run reads from which batch on; negatives/ holds them
 tensorboard/    event files
 """
 

@@ -42,6 +42,10 @@ class Pair(NamedTuple):
             record["score"] = self.score
         return record
 
+    def without_negatives(self) -> "Pair":
+        """The pair itself; its negatives may be refreshed, the rest is what it is."""
+        return self._replace(negatives=(), negative_titles=(), negative_ids=())
+
     def _negatives_as_json(self) -> list[Any]:
         if not (self.negative_titles or self.negative_ids):
             return list(self.negatives)

@@ -70,6 +70,7 @@ FREE_TO_CHANGE = frozenset(
         "data.shards",
         "data.workers",
         "data.damaged_blocks",
+        "data.refresh_steps",
         "batch.chunk_tokens",
         "batch.no_grad_chunk_tokens",
         "batch.gradient_cache",

@@ -1,6 +1,8 @@
 """What a run reads: this rank's rows of every batch, from any place on."""
 
 import os
+from collections.abc import Callable
+from pathlib import Path
 
 from largede.config.recipe import Recipe
 from largede.errors import RecipeError
@@ -13,6 +15,7 @@ from largede.streams.tokenise import PairTokeniser, RankBatch
 from largede.training.agreement import fingerprint_of_tokenizer, tokenizer_of
 from largede.training.collectives import all_or_none, rank, world_size
 from largede.training.liveness.activity import READING, activity, phase
+from largede.training.refreshed import Refreshed
 
 
 class Feed:
@@ -35,17 +38,21 @@ class Feed:
         self.tokenizer = all_or_none(lambda: load_tokenizer(self.tokenizer_name, vocabulary=vocabulary))
         self.tokenizer_fingerprint = fingerprint_of_tokenizer(self.tokenizer)
         self.sources = all_or_none(self._open_sources)
+        self.refreshed = Refreshed(Path(recipe.run.out), recipe.data.refresh_steps, self.sources)
         all_or_none(lambda: self.open_at(0))
-
-    @property
-    def fingerprint(self) -> str:
-        """Of the data, the same wherever it lies."""
-        return self.batches.fingerprint
+        self.fingerprint = self.batches.fingerprint
+        """Of the data, the same wherever it lies and whichever negatives it has."""
 
     def open_at(self, place: int) -> None:
         """Read on from `place`."""
         self.batches = self._batches_from(place)
         self.stream = iter(self.batches)
+
+    def refresh(self, place: int, say: Callable[[str], None]) -> None:
+        """Take refreshed hard negatives from `place` on, if it is time and there are any. Collective."""
+        if self.refreshed.decide(place, say):
+            self.close()  # it has prepared batches ahead
+            all_or_none(lambda: self.open_at(place))
 
     def next_batch(self) -> RankBatch:
         """This rank's rows of the next batch. When one rank cannot read its data, all ranks stop. Collective."""
@@ -91,7 +98,7 @@ class Feed:
             # The loader's processes are the parallelism; a forked tokenizer with own threads would warn and stop.
             os.environ["TOKENIZERS_PARALLELISM"] = "false"
         return PairBatches(
-            self.sources,
+            self.refreshed.sources_at(place),
             mixing=Mixing.of(data),
             batch_size=self.recipe.batch.queries,
             lanes=data.lanes,

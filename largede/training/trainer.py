@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,7 @@ class Trainer:
         self.monitor.introduce(recipe)
         started = time.perf_counter()
         self.stop = StopRequest(self.life)
-        self.feed.open_at(self.place)
+        all_or_none(lambda: self.feed.open_at(self.place))
         self.life.begin(self.steps_done)
         activity.begin_run(self.steps_done)
         try:
@@ -147,6 +148,7 @@ class Trainer:
         """Step after step to the last one, or until the run is to stop; gives why."""
         stop = Stop.NO
         while self.steps_done < self.recipe.run.steps and not stop:
+            self.feed.refresh(self.place, partial(self.monitor.remark, self.steps_done))
             report = self.train_step()
             has_rewound = self.guard(report)
             stop = self.stop.asked()
@@ -260,7 +262,8 @@ class Trainer:
         return self.steps_done % self.recipe.run.checkpoint_every == 0 or self.steps_done == self.recipe.run.steps
 
     def save(self, *, now: bool) -> None:
-        place = StreamPlace(self.feed.fingerprint, self.feed.tokenizer_fingerprint, self.skipped_batches, self.rewinds)
+        prints = self.feed.fingerprint, self.feed.tokenizer_fingerprint
+        place = StreamPlace(*prints, self.skipped_batches, self.rewinds, self.feed.refreshed.decisions.to_dict())
         self.saver.save(self.steps_done, place, now=now)
 
     def leave(self, stop: Stop, saved: Path) -> Path:
@@ -281,6 +284,7 @@ class Trainer:
         for path, state in sound_checkpoints(self.checkpoints):
             refuse_other_run(self.recipe, self.feed.fingerprint, self.feed.tokenizer_fingerprint, path, state)
             load_checkpoint(self.engine, path, state)
+            self.feed.refreshed.go_on_from(state.negatives, path)
             self.say(f"continuing from {path}")
             self.skipped_batches, self.rewinds = state.skipped_batches, state.rewinds
             return state.step

@@ -75,6 +75,12 @@ def test_a_text_on_the_command_line_is_taken_as_it_is(text: str, meant: str) -> 
         ("optimizer: {weight_decay: 0.1}", "optimizer.name adamw"),
         ("optimizer: {warmup_steps: 30000}", "exceeds run.steps"),
         ("run: {steps: -1}", "run.steps is -1"),
+        ("data: {refresh_steps: 0, hard_negatives: 1}", "data.refresh_steps is 0"),
+        ("data: {refresh_steps: 100}", "data.hard_negatives 0"),
+        (
+            "data: {refresh_steps: 9, hard_negatives: 1, sources: {a: {shards: x}, b: {shards: y}}}",
+            "data.refresh_steps is 9 with data.sources",
+        ),
     ],
 )
 def test_impossible_recipes_are_refused(text: str, said: str, tmp_path: Path) -> None:

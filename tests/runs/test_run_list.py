@@ -11,7 +11,7 @@ import pytest
 from made_run import MadeEvaluations, make_checkpoint, make_run, say_state, write_figures
 
 from largede.cli import main
-from largede.evaluation.checkpoint_evaluation import CheckpointJob
+from largede.evaluation.watching.checkpoint_evaluation import CheckpointJob
 from largede.runs.claims import Claim
 from largede.runs.files import LOCK
 from largede.runs.table import as_table, list_runs

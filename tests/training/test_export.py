@@ -25,7 +25,8 @@ from largede.errors import CheckpointError, MachineError, ModelError
 from largede.files import fingerprint_of, sha256_file
 from largede.models.build import build_dual_encoder
 from largede.models.dual_encoder import SIDES
-from largede.models.folder import load_text_encoder, origin_of
+from largede.models.folder import origin_of
+from largede.models.text_encoder import load_text_encoder
 from largede.runs.evaluated import Evaluated, write_record
 from largede.runs.files import READERS
 from largede.training import export

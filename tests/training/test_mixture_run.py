@@ -168,5 +168,6 @@ def test_waiting_for_a_slow_loader_is_seen(answer: dict[str, Figures]) -> None:
     waited_s = [figures["data/waiting_percent"] / 100 * figures["speed/step_s"] for figures in answer["again"]]
     # Steps 1 and 2 were read in their own process, a batch in no time; 3 and 4 wait for the loader.
     assert max(waited_s[:2]) < SLOW_S / 4
-    assert waited_s[2] > 0.9 * SLOW_S
+    # The loader sleeps while the step before is computed, which takes its time on a busy machine.
+    assert waited_s[2] > SLOW_S / 2
     assert waited_s[2] + waited_s[3] + answer["again"][2]["speed/step_s"] > 1.9 * SLOW_S

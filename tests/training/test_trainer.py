@@ -493,7 +493,7 @@ def test_a_run_goes_on_with_another_number_of_ranks_and_another_stage(
 
 
 def test_curves_have_every_figure_the_readme_names(story: tuple[Path, dict[str, Any]]) -> None:
-    from largede.evaluation.curves import read_curves
+    from largede.evaluation.report.curves import read_curves
 
     curves = read_curves(story[0] / "again" / "tensorboard")
     for tag in (

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,17 +43,22 @@ class CheckpointState:
     tokenizer_fingerprint: str = ""
     skipped_batches: int = 0
     rewinds: int = 0
+    negatives: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class StreamPlace:
-    """What a run reads and how far it is: `skipped_batches` beyond its steps were left out by `rewinds` rewinds."""
+    """What a run reads and how far it is: `skipped_batches` beyond its steps were left out by `rewinds` rewinds.
+
+    `negatives` is what was decided of refreshed ones (`largede.runs.negatives`).
+    """
 
     data_fingerprint: str
     tokenizer_fingerprint: str = ""
     skipped_batches: int = 0
     rewinds: int = 0
+    negatives: dict[str, Any] = field(default_factory=dict)
 
 
 def read_state(checkpoint: Path) -> CheckpointState:
