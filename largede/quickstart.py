@@ -11,7 +11,6 @@ Each stage prints one line with its time. A stage whose inputs have not changed 
 interrupted is begun again, and training goes on from its last checkpoint.
 """
 
-import functools
 import json
 import os
 import shutil
@@ -26,10 +25,12 @@ from pathlib import Path
 from largede.config.load import load_recipe, recipe_to_yaml, with_settings
 from largede.config.recipe import Recipe
 from largede.errors import MachineError, TrainingError
-from largede.evaluation.stages import run_stage
 from largede.files import fingerprint_of, sha256_file
 from largede.processors import processors
+from largede.stages import run_stage
 
+NAME_WIDTH = 10
+"""Of the stages, on the terminal."""
 CALIBRATION_STEPS = 12
 CORPUS_SEED = 1
 """Of the held-out samples. The recipe's settings were compared on the sample of seed 0."""
@@ -93,7 +94,7 @@ def quickstart(out: Path, minutes: float, overrides: Sequence[str] = ()) -> Path
 def timed(name: str, stage: Callable[[], str]) -> None:
     started = time.monotonic()
     said = stage()
-    print(f"{name:<10} {time.monotonic() - started:6.1f} s  {said}", flush=True)
+    print(f"{name:<{NAME_WIDTH}} {time.monotonic() - started:6.1f} s  {said}", flush=True)
 
 
 def refuse_bad_minutes(minutes: float) -> None:
@@ -282,17 +283,20 @@ def export(job: Quickstart) -> str:
 
 
 def evaluate(job: Quickstart) -> Path:
-    from largede.evaluation.curves import read_curves
-    from largede.evaluation.evaluate import STAGES, open_evaluation
+    from largede.evaluation.datasets.collection import Collection
+    from largede.evaluation.evaluate import open_evaluation, run_stages
     from largede.evaluation.job import EvaluationJob
+    from largede.evaluation.report.curves import read_curves
     from largede.retrieval.encoder import open_model
 
     recipe = job.recipe
     evaluation = open_evaluation(
         EvaluationJob(
             model=open_model(job.out / "model"),
-            data=(job.corpus / "heldout",),
-            dev=job.corpus / "heldout-dev",
+            data=(Collection("heldout", job.corpus / "heldout"),),
+            dev=Collection("heldout-dev", job.corpus / "heldout-dev", split="dev"),
+            # The weight is learned on a smaller, easier collection: for scores it does not carry over to this one.
+            fusion="ranks",
             out=job.out / "evaluation",
             baselines=(replace(open_model(job.out / "untrained"), name="untrained"),),
             max_query_tokens=QUERY_TOKENS,
@@ -302,8 +306,7 @@ def evaluate(job: Quickstart) -> Path:
             curves=read_curves(Path(recipe.run.out) / "tensorboard"),
         )
     )
-    for stage in STAGES:
-        timed(stage.name, functools.partial(stage.run, evaluation))
+    run_stages(evaluation, NAME_WIDTH)
     return evaluation.job.out / "report.html"
 
 

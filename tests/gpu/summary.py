@@ -1,4 +1,4 @@
-"""The figures of one run of run.sh as two tables: `python tests/gpu/summary.py FOLDER`."""
+"""The figures of one run of run.sh as three tables: `python tests/gpu/summary.py FOLDER`."""
 
 import json
 import sys
@@ -51,6 +51,45 @@ def peer_row(found: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
+def latency_row(one: dict[str, Any], cell: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        one["model"] + (", compiled" if one["settings"]["compile"] else ""),
+        one["settings"]["compute_dtype"],
+        f"{cell['batch']}",
+        f"{cell['p50_ms']:,.2f}",
+        number(cell["p99_ms"], ",.2f"),
+        f"{cell['queries_per_s']:,.0f}",
+        number(cell["paper_ms"], "g"),
+    )
+
+
+def encode_rows(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [
+        (
+            found["model"],
+            way,
+            f"{figures['texts_per_s']:,.1f}",
+            f"{figures['tokens_per_s']:,.0f}",
+            number(figures["model_flop_utilisation"], ".1%"),
+            f"{figures['ratio_to_best_of_theirs']:.2f}",
+            number(figures["least_cosine"], ".5f"),
+        )
+        for way, figures in found["ways"].items()
+    ]
+
+
+def search_row(found: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{found['documents']:,} x {found['dimension']}",
+        found["kind"],
+        f"{found['queries']:,}, top {found['top']:,}",
+        f"{found['search_s']:.1f}",
+        f"{found['queries_per_s']:,.0f}",
+        f"{found['tflop_per_s']:.1f}",
+        f"{found['lists_checked']} of them: {'yes' if found['equal_to_cpu'] else 'NO'}",
+    )
+
+
 RATES = (
     "model",
     "pairs, mean tokens",
@@ -73,6 +112,18 @@ PEERS = (
     "chunks, ours / theirs",
     "worst gradient",
 )
+LATENCY = ("model", "dtype", "queries of 128 tokens", "p50 ms", "p99 ms", "queries/s", "the paper's ms, its hardware")
+ENCODING = (
+    "model",
+    "theirs by rows, ours by tokens of a chunk",
+    "texts/s",
+    "tokens/s",
+    "model FLOP utilisation",
+    "ratio to their best",
+    "least cosine",
+)
+
+SEARCH = ("vectors", "storage", "queries", "search s", "queries/s", "TFLOP/s", "lists equal to the CPU's")
 
 
 def main() -> None:
@@ -81,9 +132,21 @@ def main() -> None:
     for title, header, row_of, found in (
         ("Rates", RATES, rate_row, rates),
         ("Beside sentence-transformers", PEERS, peer_row, peers),
+        ("Exact search", SEARCH, search_row, lines_of(folder / "search.jsonl")),
     ):
         where = ", ".join(sorted({one["where"] for one in found if "where" in one})) or "nothing measured"
         print(f"\n{title} ({where})\n\n{table(header, [row_of(one) for one in found])}")
+    found = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(folder.glob("latency-*.json"))]
+    where = (
+        ", ".join(sorted({one["about"].get("gpu", one["about"]["hardware"]) for one in found})) or "nothing measured"
+    )
+    # What the paper's length takes; all lengths are in the files.
+    rows = [latency_row(one, cell) for one in found for cell in one["cells"] if cell["tokens"] == 128]
+    print(f"\nLatency ({where})\n\n{table(LATENCY, rows)}")
+    encoding = lines_of(folder / "encode.jsonl")
+    where = ", ".join(sorted({one["where"] for one in encoding})) or "nothing measured"
+    rows = [row for one in encoding for row in encode_rows(one)]
+    print(f"\nEncoding beside sentence-transformers ({where})\n\n{table(ENCODING, rows)}")
 
 
 if __name__ == "__main__":

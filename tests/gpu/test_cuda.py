@@ -83,7 +83,7 @@ def test_training_goes_on_from_its_checkpoint(world: MadeWorld, tmp_path: Path) 
 def test_encoding_on_cuda_equals_the_cpu(world: MadeWorld, tmp_path: Path) -> None:
     from test_model_folder import TEXTS, written
 
-    from largede.models.folder import load_text_encoder
+    from largede.models.text_encoder import load_text_encoder
 
     folder = written(world, tmp_path / "model")
     cpu = load_text_encoder(folder, device="cpu").embed(TEXTS, "passage", 64)
