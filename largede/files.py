@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar, get_origin, get_type_hints
 
@@ -93,6 +93,18 @@ def _clear_removed(folder: Path) -> None:
     """What a process left beside `folder` that was killed while it removed it."""
     for left in folder.parent.glob(f".{folder.name}.*.removed"):
         shutil.rmtree(left, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, begun: float) -> None:
+    """What killed processes left anywhere below `folder`: files and folders of temporary name, untouched since `begun`.
+
+    `begun` is seconds since the epoch, when the caller's own work began: what is written by now is somebody's.
+    """
+    for ending in ("partial", "removed"):
+        for left in list(folder.rglob(f".*.{ending}")):
+            with suppress(FileNotFoundError):
+                if left.stat().st_mtime < begun:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def refuse_existing(out: Path, error: type[LargedeError]) -> None:

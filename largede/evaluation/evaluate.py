@@ -20,7 +20,7 @@ from largede.evaluation.stages.lexical import rerank_bm25, search_bm25
 from largede.evaluation.stages.report import report
 from largede.evaluation.stages.said import LEFT_OUT
 from largede.evaluation.stages.search import search_dense
-from largede.files import read_json_object
+from largede.files import read_json_object, remove_unfinished
 
 __all__ = ["STAGES", "Evaluation", "Stage", "open_evaluation", "read_weight", "run_stages"]
 
@@ -47,6 +47,7 @@ STAGES = (
 
 def run_stages(evaluation: Evaluation, name_width: int = 8) -> None:
     """All stages in order, a line with the time of each. Processes other than the first leave after searching."""
+    begun = time.time()
     for stage in STAGES:
         if evaluation.process.is_first or stage.shared:
             begin = time.monotonic()
@@ -54,6 +55,7 @@ def run_stages(evaluation: Evaluation, name_width: int = 8) -> None:
             if said != LEFT_OUT:
                 print(f"{stage.name:<{name_width}} {time.monotonic() - begin:6.1f} s  {said}", flush=True)
     if evaluation.process.is_first:
+        remove_unfinished(evaluation.job.out, begun)
         print("\n".join(figure_lines(read_json_object(evaluation.job.out / "results.json"))), flush=True)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from largede.errors import DataError
-from largede.files import read_json_object, remove_folder, sha256_file, write_json, writing, writing_folder
+from largede.files import read_json_object, remove_folder, remove_unfinished, sha256_file, write_json, writing, writing_folder
 from largede.retrieval.corpus import Document
 from largede.retrieval.encode import Embeddings, EncodeSettings, encode_corpus, open_embeddings, settings_fingerprint
 from largede.retrieval.encoder import Model
@@ -311,12 +311,13 @@ def mine(job: MineJob, process: Process | None = None, say: Callable[[str], None
     Raises:
         LargedeError: data, model or machine cannot be used; what is finished stays for the same command to go on with.
     """
-    mining = Mining(job, process)
+    mining, begun = Mining(job, process), time.time()
     for name, stage in STAGES if mining.process.is_first else STAGES[:2]:
         begin = time.monotonic()
         said = stage(mining)
         say(f"{name:<8} {time.monotonic() - begin:6.1f} s  {said}")
     if mining.process.is_first:
+        remove_unfinished(job.out, begun)
         for line in told(read_json_object(job.out / SUMMARY)):
             say(line)
     return mining
