@@ -3,8 +3,8 @@
 `largede-data pairs python-docs --out OUT` writes
 
     train.jsonl      query, positive, query_id, positive_id, group: every package that is not held out
-    heldout/         BEIR format, qrels/test.tsv: 3,000 pairs of the held-out packages
-    heldout-dev/     BEIR format, qrels/dev.tsv: 1,000 other pairs of the held-out packages
+    heldout/         BEIR format, of the held-out packages: qrels/test.tsv with 3,000 pairs, qrels/dev.tsv with 1,000
+                     others, and a corpus.jsonl of all 4,000 passages, which both search
     manifest.json    packages with versions and pairs, what each filter dropped, the fingerprint of the inputs
 
 Mined are the standard library and what largede depends on, so that further packages of an environment (linters, test
@@ -39,7 +39,7 @@ HELD_OUT = frozenset({STANDARD_LIBRARY, "scipy"})
 TEST_PAIRS = 3000
 DEV_PAIRS = 1000
 LEAST_TRAIN_PAIRS = 2000
-FORMAT = 1
+FORMAT = 2
 """Raise it when the same sources give other pairs, so that fingerprints differ."""
 
 SKIPPED_FOLDERS = (
@@ -125,8 +125,7 @@ def write_python_docs(out: Path, seed: int = 0, packages: tuple[Package, ...] | 
     _check_size(corpus, packages)
     with writing_folder(out) as part:
         _write_jsonl(part / "train.jsonl", map(_training_row, corpus.train))
-        _write_beir(part / "heldout", corpus.test, "test")
-        _write_beir(part / "heldout-dev", corpus.dev, "dev")
+        _write_beir(part / "heldout", {"test": corpus.test, "dev": corpus.dev})
         write_text(part / "manifest.json", json.dumps(_manifest(corpus, packages, seed), indent=1) + "\n")
     return corpus
 
@@ -230,14 +229,14 @@ def _query_id(pair: Pair) -> str:
     return f"ask:{pair.id}"
 
 
-def _write_beir(folder: Path, pairs: tuple[Pair, ...], part: str) -> None:
-    """`part` names the qrels file. One relevant passage for each query, and no passage beyond those."""
-    (folder / "qrels").mkdir(parents=True)
-    by_id = sorted(pairs, key=lambda pair: pair.id)
+def _write_beir(folder: Path, splits: Mapping[str, tuple[Pair, ...]]) -> None:
+    """One qrels file for each split. One relevant passage for each query, and no passage beyond those of all splits."""
+    by_id = sorted((pair for pairs in splits.values() for pair in pairs), key=lambda pair: pair.id)
     _write_jsonl(folder / "corpus.jsonl", ({"_id": p.id, "title": "", "text": p.positive} for p in by_id))
     _write_jsonl(folder / "queries.jsonl", ({"_id": _query_id(p), "text": p.query} for p in by_id))
-    lines = ["query-id\tcorpus-id\tscore", *(f"{_query_id(p)}\t{p.id}\t1" for p in by_id)]
-    write_text(folder / "qrels" / f"{part}.tsv", "\n".join(lines) + "\n")
+    for split, pairs in splits.items():
+        judged = sorted(f"{_query_id(p)}\t{p.id}\t1" for p in pairs)
+        write_text(folder / "qrels" / f"{split}.tsv", "\n".join(["query-id\tcorpus-id\tscore", *judged]) + "\n")
 
 
 def _manifest(corpus: Corpus, packages: tuple[Package, ...], seed: int) -> dict[str, object]:
@@ -245,7 +244,7 @@ def _manifest(corpus: Corpus, packages: tuple[Package, ...], seed: int) -> dict[
     return {
         "fingerprint": fingerprint(packages, seed),
         "seed": seed,
-        "pairs": {"train": len(corpus.train), "heldout": len(corpus.test), "heldout-dev": len(corpus.dev)},
+        "pairs": {"train": len(corpus.train), "test": len(corpus.test), "dev": len(corpus.dev)},
         "dropped": corpus.dropped,
         "packages": {
             p.name: {"version": p.version, "pairs": used[p.name], "held_out": p.name in HELD_OUT}

@@ -1,6 +1,6 @@
 """`largede quickstart`: the whole main job on the embedded default, made of the rooms that the verbs are made of.
 
-    OUT/corpus       pairs from the documentation strings of the installed packages, and two unseen collections
+    OUT/corpus       pairs from the documentation strings of the installed packages, and a collection of unseen ones
     OUT/vocabulary   SentencePiece vocabulary of the training pairs
     OUT/shards       the training pairs as webdataset shards
     OUT/train        the run: checkpoints, TensorBoard, train.log
@@ -117,8 +117,7 @@ def mine(job: Quickstart) -> str:
     )
     pairs = json.loads(outputs[0].read_text(encoding="utf-8"))["pairs"]
     counts = (
-        f"{pairs['train']:,} pairs to train on, {pairs['heldout']:,} unseen to test on, "
-        f"{pairs['heldout-dev']:,} to tune fusion on"
+        f"{pairs['train']:,} pairs to train on, {pairs['test']:,} unseen to test on, {pairs['dev']:,} to tune fusion on"
     )
     return counts + skipped(done)
 
@@ -293,10 +292,7 @@ def evaluate(job: Quickstart) -> Path:
     evaluation = open_evaluation(
         EvaluationJob(
             model=open_model(job.out / "model"),
-            data=(Collection("heldout", job.corpus / "heldout"),),
-            dev=Collection("heldout-dev", job.corpus / "heldout-dev", split="dev"),
-            # The weight is learned on a smaller, easier collection: for scores it does not carry over to this one.
-            fusion="ranks",
+            data=(Collection("heldout", job.corpus / "heldout", dev_split="dev"),),
             out=job.out / "evaluation",
             baselines=(replace(open_model(job.out / "untrained"), name="untrained"),),
             max_query_tokens=QUERY_TOKENS,

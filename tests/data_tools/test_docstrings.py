@@ -118,22 +118,22 @@ def test_the_folder(tmp_path: Path, small: None) -> None:
     assert len(train) == 10
     assert set(train[0]) == {"query", "positive", "query_id", "positive_id", "group"}
     assert {row["group"] for row in train} == {"alpha", "beta"}
-    used: set[str] = set()
-    for folder, part, size in (("heldout", "test", 12), ("heldout-dev", "dev", 5)):
-        corpus = {row["_id"]: row["text"] for row in read_jsonl(tmp_path / "out" / folder / "corpus.jsonl")}
-        queries = {row["_id"]: row["text"] for row in read_jsonl(tmp_path / "out" / folder / "queries.jsonl")}
-        head, *lines = (tmp_path / "out" / folder / "qrels" / f"{part}.tsv").read_text().splitlines()
-        judged = dict(line.split("\t")[:2] for line in lines)
+    heldout = tmp_path / "out" / "heldout"
+    corpus = {row["_id"]: row["text"] for row in read_jsonl(heldout / "corpus.jsonl")}
+    queries = {row["_id"]: row["text"] for row in read_jsonl(heldout / "queries.jsonl")}
+    assert len(corpus) == len(set(corpus.values())) == len(set(queries.values())) == 17
+    assert {name.partition("/")[0] for name in corpus} <= {"python", "scipy"}
+    assert not queries.keys() & corpus.keys(), "BEIR drops a passage whose id is that of the query"
+    judged = {}
+    for split, size in (("test", 12), ("dev", 5)):
+        head, *lines = (heldout / "qrels" / f"{split}.tsv").read_text().splitlines()
         assert head == "query-id\tcorpus-id\tscore"
-        assert len(corpus) == len(set(corpus.values())) == len(set(queries.values())) == size
-        assert judged.keys() == queries.keys()
-        assert set(judged.values()) == corpus.keys()
-        assert not queries.keys() & corpus.keys(), "BEIR drops a passage whose id is that of the query"
-        assert {name.partition("/")[0] for name in corpus} <= {"python", "scipy"}
-        assert not used & corpus.keys()
-        used |= corpus.keys()
+        assert len(lines) == size
+        judged.update(line.split("\t")[:2] for line in lines)
+    assert judged.keys() == queries.keys(), "no query is in both splits"
+    assert set(judged.values()) == corpus.keys()
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    assert manifest["pairs"] == {"train": 10, "heldout": 12, "heldout-dev": 5}
+    assert manifest["pairs"] == {"train": 10, "test": 12, "dev": 5}
     assert manifest["packages"]["alpha"] == {"version": "1.0", "pairs": 6, "held_out": False}
     assert manifest["packages"]["scipy"]["held_out"]
 
@@ -152,7 +152,7 @@ def test_the_same_packages_give_the_same_bytes_and_the_seed_moves_the_sample(tmp
     for out, seed in (("one", 0), ("two", 0), ("three", 1)):
         write_python_docs(tmp_path / out, seed, made)
     names = [p.relative_to(tmp_path / "one") for p in (tmp_path / "one").rglob("*") if p.is_file()]
-    assert len(names) == 8
+    assert len(names) == 6
     assert all((tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes() for name in names)
     corpus = Path("heldout") / "corpus.jsonl"
     assert (tmp_path / "one" / corpus).read_bytes() != (tmp_path / "three" / corpus).read_bytes()

@@ -20,7 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from largede.errors import DataError
-from largede.files import read_json_object, remove_folder, remove_unfinished, sha256_file, write_json, writing, writing_folder
+from largede.files import (
+    read_json_object,
+    remove_folder,
+    remove_unfinished,
+    sha256_file,
+    write_json,
+    writing,
+    writing_folder,
+)
 from largede.retrieval.corpus import Document
 from largede.retrieval.encode import Embeddings, EncodeSettings, encode_corpus, open_embeddings, settings_fingerprint
 from largede.retrieval.encoder import Model
