@@ -70,7 +70,7 @@ def bm25_baseline(
     found: dict[str, Any] = {}
     for task in tasks:
         for one in settings:
-            choice = tune_bm25(out, task.dev, one, task.measures[0], index_cache) if tune and task.dev else None
+            choice = tune_bm25(out, task.dev, one, task.tuned_by, index_cache) if tune and task.dev else None
             chosen = replace(one, k1=choice.k1, b=choice.b) if choice else one
             run_bm25(out, task.test, chosen, index_cache)
             values = task.values(read_run(run_path(out, task.test, one.system)))

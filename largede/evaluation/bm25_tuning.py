@@ -50,7 +50,7 @@ def check_tunable(tasks: Sequence[Task]) -> None:
 
 
 def tune_bm25(
-    out: Path, dev: Benchmark, settings: Bm25Settings, measure: str = "nDCG@10", index_cache: Path | None = None
+    out: Path, dev: Benchmark, settings: Bm25Settings, measure: str, index_cache: Path | None = None
 ) -> Bm25Choice:
     """The k1 and b with the best mean of `measure` on a development split.
 

@@ -24,6 +24,11 @@ class Task:
     group: str | None = None
     answers: Mapping[str, Sequence[str]] | None = None
 
+    @property
+    def tuned_by(self) -> str:
+        """The measure that weights are chosen by: the first, or nDCG@10 where that one looks for answers."""
+        return self.measures[0] if self.answers is None else "nDCG@10"
+
     def check_untouched(self) -> None:
         """Raise DataError when weights would be chosen on queries that are reported: figures would look too good."""
         if self.dev is None or self.dev.corpus.fingerprint != self.test.corpus.fingerprint:

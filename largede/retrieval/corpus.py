@@ -105,8 +105,8 @@ class Benchmark:
 def open_corpus(path: Path) -> Corpus:
     """Check a `corpus.jsonl`, or the one inside a folder.
 
-    Raises DataError naming file and line: missing, bad JSON, no or unusable `_id`, duplicate id, `text` or `title`
-    that is not text, no document at all.
+    Raises DataError naming file and line: missing, bad JSON, no or unusable `_id`, duplicate id, no `text`,
+    `text` or `title` that is no string, no document at all.
     """
     path = path / "corpus.jsonl" if path.is_dir() else path
     kept = kept_corpora.read(path)
@@ -131,9 +131,7 @@ def _check_corpus(path: Path) -> Corpus:
             block.clear()
         starts.append(start)
         digest.update(line)
-        for key in ("title", "text"):
-            if not isinstance(fields.get(key) or "", str):
-                raise _bad_line(path, number, f"{key} is a {type(fields[key]).__name__}", f"{key} to be a string")
+        _check_texts(path, number, fields)
 
     end = _read_jsonl(path, keep)
     starts.append(end)
@@ -144,6 +142,15 @@ def _check_corpus(path: Path) -> Corpus:
     rows = [row for row, value in enumerate(hashes) if value in met] if met else []
     _check_unique(path, [ids[row] for row in rows])
     return Corpus(path, ids, starts, digest.hexdigest())
+
+
+def _check_texts(path: Path, number: int, fields: dict[str, Any]) -> None:
+    """`title` may be left out or null; `text` has to be there, and may be empty."""
+    if not isinstance(fields.get("title") or "", str):
+        raise _bad_line(path, number, f"title is a {type(fields['title']).__name__}", "title to be a string")
+    if not isinstance(fields.get("text"), str):
+        given = f"text is a {type(fields['text']).__name__}" if fields.get("text") is not None else "no text"
+        raise _bad_line(path, number, given, "text to be a string, which may be empty")
 
 
 def open_queries(path: Path) -> dict[str, str]:

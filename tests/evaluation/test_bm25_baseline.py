@@ -89,10 +89,10 @@ def test_a_grid_that_was_stopped_goes_on_and_its_figures_are_those_of_whole_runs
 
     monkeypatch.setattr(bm25_tuning, "bm25_searches", stopping)
     with pytest.raises(KeyboardInterrupt):
-        tune_bm25(tmp_path / "out", dev, Bm25Settings(), index_cache=tmp_path)
-    choice = tune_bm25(tmp_path / "out", dev, Bm25Settings(), index_cache=tmp_path)
+        tune_bm25(tmp_path / "out", dev, Bm25Settings(), "nDCG@10", index_cache=tmp_path)
+    choice = tune_bm25(tmp_path / "out", dev, Bm25Settings(), "nDCG@10", index_cache=tmp_path)
     assert asked == [9, 5]
-    assert tune_bm25(tmp_path / "out", dev, Bm25Settings(), index_cache=tmp_path) == choice
+    assert tune_bm25(tmp_path / "out", dev, Bm25Settings(), "nDCG@10", index_cache=tmp_path) == choice
     assert asked == [9, 5]
     run_bm25(tmp_path / "out", dev, Bm25Settings(choice.k1, choice.b), tmp_path)
     run = read_run(run_path(tmp_path / "out", dev))
@@ -115,7 +115,7 @@ def test_of_a_large_development_split_a_fixed_part_is_used(
     dev = open_benchmark(folders[0], "dev")
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            tune_bm25(tmp_path, dev, Bm25Settings())
+            tune_bm25(tmp_path, dev, Bm25Settings(), "nDCG@10")
     assert searched[0] == searched[1]
     assert len(searched[0]) == 10 and searched[0].items() <= dev.queries.items()
     assert bm25_tuning._drawn(dev)[1] == "10 of 48 queries of tunable, split dev"

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from batches_for_tests import small_recipe
 from hash_encoder import hash_model
 from made_world import MadeWorld
 from ranks import run_on_ranks
+from refreshing_recipe import refreshing_recipe
 
 from data_tools.shard import shard
 from data_tools.shard_settings import ShardSettings
@@ -36,23 +36,8 @@ MINING = MineSettings(ranks=(2, 30), negatives=3, window=100, max_query_tokens=1
 
 
 def recipe_for(world: MadeWorld, folder: Path, out: str, **dotted: Any) -> Recipe:
-    settings: dict[str, Any] = {
-        "model__tokenizer": str(world.vocabulary),
-        "model__layers": 1,
-        "data__shards": str(world.shards),
-        "data__lanes": 2,
-        "data__hard_negatives": 2,
-        "data__refresh_steps": 3,
-        "batch__queries": 8,
-        "batch__chunk_tokens": 120,
-        "run__out": str(folder / out),
-        "run__steps": 4,
-        "run__log_every": 1,
-        "run__checkpoint_every": 2,
-        "run__dry_run": False,
-        "run__save_async": False,
-    }
-    return small_recipe(folder, **{**settings, **dotted})
+    own = {"run__steps": 4, "run__log_every": 1}
+    return refreshing_recipe(world, folder, out, **own | dotted)
 
 
 def train(recipe: Recipe, before_batch_2: Any = lambda: None) -> tuple[list[str], list[int]]:

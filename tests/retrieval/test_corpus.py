@@ -44,6 +44,8 @@ def test_notices_a_corpus_that_changes_while_it_is_read(tmp_path: Path) -> None:
         ("{not json}", "line 2: bad JSON"),
         ("[1]", "line 2: a JSON list"),
         ('{"text": "no id"}', "line 2: _id None"),
+        ('{"_id": "b", "text": null}', "line 2: no text"),
+        ('{"_id": "b", "title": "alone"}', "line 2: no text"),
         ('{"_id": 7, "text": ""}', "line 2: _id 7"),
         ('{"_id": "a b", "text": ""}', "line 2: _id 'a b'"),
         ('{"_id": "d0", "text": "again"}', "the id 'd0' twice"),

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch.distributed as dist
-from batches_for_tests import small_recipe
 from made_world import MadeWorld
 from ranks import run_on_ranks
+from refreshing_recipe import refreshing_recipe
 
 from largede.config.recipe import Recipe
 from largede.errors import CheckpointError, DataError, LargedeError
@@ -29,24 +29,8 @@ Batches = list[tuple[int, list[int]]]
 
 
 def recipe_for(world: MadeWorld, folder: Path, out: str, **dotted: Any) -> Recipe:
-    settings: dict[str, Any] = {
-        "model__tokenizer": str(world.vocabulary),
-        "model__layers": 1,
-        "data__shards": str(world.shards),
-        "data__lanes": 2,
-        "data__hard_negatives": 2,
-        "data__refresh_steps": 3,
-        "batch__queries": 8,
-        "batch__chunk_tokens": 120,
-        "run__out": str(folder / out),
-        "run__steps": STEPS,
-        "run__log_every": 4,
-        "run__checkpoint_every": 2,
-        "run__save_async": False,
-        "run__keep_checkpoints": 20,
-        "run__dry_run": False,
-    }
-    return small_recipe(folder, **{**settings, **dotted})
+    own = {"run__steps": STEPS, "run__log_every": 4, "run__keep_checkpoints": 20}
+    return refreshing_recipe(world, folder, out, **own | dotted)
 
 
 def make_generation(shards: Path, run: Path, number: int, word: str) -> Path:

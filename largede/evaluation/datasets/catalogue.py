@@ -18,17 +18,17 @@ Only dev splits may be tuned on: a train split may be what a model was trained o
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from largede.errors import DataError
 from largede.evaluation.datasets.collection import (
     ANSWER_MEASURES,
-    BEIR_MEASURES,
     PASSAGE_MEASURES,
     SENTENCE_MEASURES,
     TREC_MEASURES,
+    Conventions,
 )
 
 
@@ -61,8 +61,8 @@ Kind = Literal["archive", "trec-dl", "passages", "questions", "sentences", "lice
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One name of the catalogue. The defaults are those of BEIR.
+class Entry(Conventions):
+    """One name of the catalogue.
 
     kind        archive    a zip that holds the folder in BEIR format, or one folder for each of `parts`
                 trec-dl    queries and qrels files over the corpus of `corpus_of`
@@ -80,14 +80,6 @@ class Entry:
     documents: int | None
     queries: int | None
     files: tuple[RemoteFile, ...] = ()
-    split: str = "test"
-    dev_split: str | None = None
-    max_query_tokens: int = 64
-    max_passage_tokens: int = 512
-    measures: tuple[str, ...] = BEIR_MEASURES
-    relevant_from: int = 1
-    group: str | None = None
-    has_answers: bool = False
     own_documents: bool = False
     folder: str = ""
     corpus_of: str | None = None
@@ -97,6 +89,10 @@ class Entry:
     @property
     def folder_name(self) -> str:
         return self.folder or self.name
+
+    @property
+    def conventions(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(Conventions)}
 
     @property
     def download_bytes(self) -> int | None:

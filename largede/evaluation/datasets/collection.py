@@ -13,18 +13,16 @@ SENTENCE_MEASURES = ("P@1", "MRR@1000")
 """MultiReQA's mean reciprocal rank has no cut; at the depth that is searched, 1,000, this is the same."""
 
 
-@dataclass(frozen=True)
-class Collection:
-    """One thing to evaluate on.
+@dataclass(frozen=True, kw_only=True)
+class Conventions:
+    """How a paper evaluates on a collection; the defaults are BEIR's.
 
-    `folder` is in BEIR format: corpus.jsonl, queries.jsonl and qrels/{split}.tsv. With `has_answers` the lines of
-    queries.jsonl carry {"metadata": {"answers": [...]}} and `measures` are of answers: no qrels are needed. `dev_split`
-    may be tuned on (None: nothing may); the first of `measures` is the one of overviews; `relevant_from` is the lowest
-    grade that binary measures count as relevant. Collections of one `group` are reported as the mean of them.
+    `split` is reported, `dev_split` may be tuned on (None: nothing may); the first of `measures` is the one of
+    overviews; `relevant_from` is the lowest grade that binary measures count as relevant. Collections of one `group`
+    are reported as the mean of them. With `has_answers` the lines of queries.jsonl carry
+    {"metadata": {"answers": [...]}} and `measures` are of answers: no qrels are needed.
     """
 
-    name: str
-    folder: Path
     split: str = "test"
     dev_split: str | None = None
     max_query_tokens: int = 64
@@ -33,3 +31,11 @@ class Collection:
     relevant_from: int = 1
     group: str | None = None
     has_answers: bool = False
+
+
+@dataclass(frozen=True)
+class Collection(Conventions):
+    """One thing to evaluate on. `folder` is in BEIR format: corpus.jsonl, queries.jsonl and qrels/{split}.tsv."""
+
+    name: str
+    folder: Path

@@ -38,6 +38,12 @@ def open_collections(
 
 
 def _meant(word: str, split: str | None, store: Store) -> list[Collection]:
+    if not word.strip():
+        raise DataError(
+            "an empty name of a collection",
+            expected="a folder, a file such as squad:FILE, or a name that `largede datasets` lists",
+            mend="look at what the shell made of the command: a variable may be unset",
+        )
     kind, colon, file = word.partition(":")
     if colon and kind in FORMATS:
         return [_of_file(kind, Path(file), split, store)]
@@ -58,18 +64,9 @@ def _of_entry(entry: Entry, part: str | None, split: str | None, store: Store) -
             mend="name open-nq or open-triviaqa, which search it",
         )
     folder = prepare(entry, store)
-    whole = Collection(
-        entry.name,
-        folder,
-        split or entry.split,
-        _tunable(entry.dev_split, split or entry.split),
-        entry.max_query_tokens,
-        entry.max_passage_tokens,
-        entry.measures,
-        entry.relevant_from,
-        entry.group,
-        entry.has_answers,
-    )
+    reported = split or entry.split
+    chosen = {"split": reported, "dev_split": _tunable(entry.dev_split, reported)}
+    whole = Collection(entry.name, folder, **entry.conventions | chosen)
     if not entry.parts:
         return [whole]
     if part is not None:  # alone it is no mean of anything
@@ -103,7 +100,7 @@ def _of_folder(folder: Path, split: str | None) -> list[Collection]:
 
 def _as_collection(folder: Path, split: str | None, name: str) -> Collection:
     """A folder that bears a name of the catalogue is read at its paper's lengths; nothing else is assumed of it."""
-    plain = Collection(name, folder, split or "test")
+    plain = Collection(name, folder, split=split or "test")
     paper = CATALOGUE.get(name)
     if paper is not None:
         plain = replace(plain, max_query_tokens=paper.max_query_tokens, max_passage_tokens=paper.max_passage_tokens)
@@ -116,8 +113,8 @@ def _as_collection(folder: Path, split: str | None, name: str) -> Collection:
 def _of_file(kind: str, file: Path, split: str | None, store: Store) -> Collection:
     name, folder = prepare_file(kind, file, store)
     if kind == "reqa":
-        return Collection(name, folder, split or "test", measures=SENTENCE_MEASURES)
-    return Collection(name, folder, split or "test", measures=ANSWER_MEASURES, has_answers=True)
+        return Collection(name, folder, split=split or "test", measures=SENTENCE_MEASURES)
+    return Collection(name, folder, split=split or "test", measures=ANSWER_MEASURES, has_answers=True)
 
 
 def _tunable(dev: str | None, reported: str) -> str | None:

@@ -51,7 +51,7 @@ def _fuse_by_weight(evaluation: Evaluation, task: Task) -> bool:
 
     inputs: dict[str, object] = {"runs": _run_hashes(evaluation, task.test), "depth": job.depth, "kind": job.fusion}
     if task.dev:
-        dev = [_run_hashes(evaluation, task.dev), task.dev.fingerprint, task.measures[0]]
+        dev = [_run_hashes(evaluation, task.dev), task.dev.fingerprint, task.tuned_by]
         inputs |= {"dev": dev}
     return _stage(path, inputs, (path, weight_path), work)
 
@@ -63,7 +63,7 @@ def _stage(path: Path, inputs: dict[str, object], outputs: tuple[Path, ...], wor
 def _choose(evaluation: Evaluation, task: Task, dev: Benchmark) -> FusionWeight:
     dense, bm25 = _two(evaluation, dev)
     chosen_on = f"{len(dev.queries):,} queries of {dev.name}, split {dev.split}"
-    return choose_weight(dense, bm25, dev.qrels, chosen_on, evaluation.job.fusion, task.measures[0])
+    return choose_weight(dense, bm25, dev.qrels, chosen_on, evaluation.job.fusion, task.tuned_by)
 
 
 def _two(evaluation: Evaluation, benchmark: Benchmark) -> tuple[Run, Run]:

@@ -35,7 +35,8 @@ def bm25_settings(evaluation: Evaluation, task: Task, settings: Bm25Settings) ->
     """With the k1 and b that are best on the development split, where they are to be tuned and there is one."""
     if not evaluation.job.tune_bm25 or task.dev is None:
         return settings
-    chosen = tune_bm25(evaluation.job.out, task.dev, settings, index_cache=evaluation.job.bm25_index_cache)
+    job = evaluation.job
+    chosen = tune_bm25(job.out, task.dev, settings, task.tuned_by, job.bm25_index_cache)
     return replace(settings, k1=chosen.k1, b=chosen.b)
 
 

@@ -95,20 +95,6 @@ def recall(run: Run, exact: Run, cut: int) -> float:
     return float(np.mean(shares)) if shares else 0.0
 
 
-def table_lines(compared: Mapping[str, Any]) -> list[str]:
-    """The comparison as the lines of a Markdown table."""
-    rows = compared["indexes"]
-    cuts, measures = list(rows[0]["recall"]), list(rows[0]["measures"])
-    heads = ["index", *(f"recall@{cut}" for cut in cuts), *measures, "build s", "ms at 1", "ms at large batch"]
-    lines = [heads + ["MiB in memory", "MiB on disk"], ["---"] * (len(heads) + 2)]
-    for row in rows:
-        found = [f"{row['recall'][cut]:.3f}" for cut in cuts] + [f"{row['measures'][name]:.4f}" for name in measures]
-        times = [f"{row[name]:.3g}" for name in ("build_s", "ms_per_query_batch_1", "ms_per_query_large_batch")]
-        sizes = [f"{row[name] / 2**20:.1f}" for name in ("bytes_in_memory", "bytes_on_disk")]
-        lines.append([row["kind"], *found, *times, *sizes])
-    return ["| " + " | ".join(cells) + " |" for cells in lines]
-
-
 def _costs(
     opened: OpenIndex, settings: SearchSettings, query_QD: np.ndarray, depth: int, timed_queries: int
 ) -> dict[str, Any]:

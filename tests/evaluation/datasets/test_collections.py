@@ -43,7 +43,7 @@ def test_a_name_is_downloaded_unpacked_and_here_from_then_on(server: Flaky, tmp_
     archive = zipped(beir_files("nfcorpus/", ("test", "dev", "train")))
     catalogue = published(server, "nfcorpus", ("nfcorpus.zip", archive))
     (found,) = opened(["nfcorpus"], tmp_path, catalogue)
-    assert found == Collection("nfcorpus", tmp_path / "nfcorpus", "test", "dev")
+    assert found == Collection("nfcorpus", tmp_path / "nfcorpus", dev_split="dev")
     assert len(open_benchmark(found.folder, found.split).queries) == 2
     assert opened(["beir/nfcorpus"], tmp_path, catalogue) == (found,)
     assert len(server.requests) == 1
@@ -200,7 +200,7 @@ def test_a_folder_is_a_collection_and_comes_before_a_name(tmp_path: Path, monkey
     write_collection(tmp_path / "arguana")
     monkeypatch.chdir(tmp_path)
     mine, arguana = open_collections(["mine", "arguana"])
-    assert mine == Collection("mine", Path("mine"), "test", "dev")
+    assert mine == Collection("mine", Path("mine"), dev_split="dev")
     assert (arguana.folder, arguana.max_query_tokens, arguana.dev_split) == (Path("arguana"), 512, None)
 
 
@@ -232,6 +232,8 @@ def test_other_folders_and_equal_names_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="holds nothing"):
         open_collections([str(tmp_path / "empty")])
+    with pytest.raises(DataError, match="an empty name of a collection"):
+        open_collections([""])
     for side in ("one", "two"):
         write_collection(tmp_path / side / "same")
     with pytest.raises(DataError, match="two collections are called 'same'"):
