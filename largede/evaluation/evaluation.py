@@ -177,8 +177,8 @@ def _warn_of_own_documents(task: Task) -> None:
     if own:
         print(
             f"{task.test.name}: {len(own):,} of {len(task.test.qrels):,} queries have a relevant document of their own "
-            f"id ({own[0]}). It is left out of every list, as BEIR does, and cannot be found. Where ids meet by chance, "
-            "rename the queries",
+            f"id ({own[0]}). It is left out of every list, as BEIR does, and cannot be found. Where ids meet by "
+            "chance, rename the queries",
             file=sys.stderr,
         )
 
