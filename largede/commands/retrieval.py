@@ -116,11 +116,18 @@ def run_mine(args: argparse.Namespace) -> None:
 
         follow(FollowSettings.from_flags(args, settings_from_flags(args)), say)
         return
+    from largede.evaluation.opened_model import open_any_model
+    from largede.retrieval.encoder import Model
     from largede.retrieval.mine.stages import mine
     from largede.retrieval.processes import this_process
 
     process = this_process()
-    mine(job_from_flags(args, process.device), process, say)
+
+    def open_one(path: Path) -> Model:
+        work = args.out / "work" / "models"
+        return open_any_model(path, work, device=process.device, dtype=args.compute_dtype, process=process)
+
+    mine(job_from_flags(args, open_one), process, say)
 
 
 MINE = Verb(

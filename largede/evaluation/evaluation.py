@@ -18,12 +18,14 @@ from largede.evaluation.bm25_tuning import check_tunable
 from largede.evaluation.datasets.benchmarks import open_collection
 from largede.evaluation.datasets.collection import Collection
 from largede.evaluation.job import EvaluationJob
+from largede.evaluation.measures.answers import answer_cuts
 from largede.evaluation.measures.metrics import check_measures
 from largede.evaluation.results.collect import System
 from largede.evaluation.task import Task
 from largede.retrieval.corpus import Benchmark, Corpus
 from largede.retrieval.encode import EncodeSettings, settings_fingerprint
 from largede.retrieval.encoder import Model
+from largede.retrieval.java import find_java_home
 from largede.retrieval.processes import Process
 from largede.retrieval.search import check_settings
 from largede.retrieval.search_settings import SearchSettings
@@ -97,6 +99,7 @@ def open_evaluation(job: EvaluationJob, process: Process | None = None) -> Evalu
     if evaluation.process.is_first:
         for task in tasks:
             _warn_of_own_documents(task)
+            _warn_of_measures(task, job)
     return evaluation
 
 
@@ -183,17 +186,37 @@ def _warn_of_own_documents(task: Task) -> None:
         )
 
 
+def _warn_of_measures(task: Task, job: EvaluationJob) -> None:
+    """Measures that were asked for and not of this kind of collection."""
+    left_out = [measure for measure in job.measures or () if measure not in task.measures]
+    if left_out:
+        has = "judgements and no answers" if task.answers is None else "answers and no judgements"
+        told = f"{task.test.name} has {has}: {', '.join(left_out)} left out, measured by {', '.join(task.measures)}"
+        print(told, file=sys.stderr)
+
+
 def _check_settings(evaluation: Evaluation) -> None:
     """Refuse now what would only fail after encoding."""
     job = evaluation.job
     for task in evaluation.tasks:
         if task.answers is None:
             check_measures(task.measures, job.depth)
+        else:
+            answer_cuts(task.measures, job.depth)
+    if job.bm25 and evaluation.process.is_first and not _has_all_bm25(evaluation):
+        find_java_home()
     if job.tune_bm25:
         check_tunable(evaluation.tasks)
     for benchmark, _ in evaluation.benchmarks():
         for settings in evaluation.index_settings():
             check_settings(settings, len(benchmark.corpus))
+
+
+def _has_all_bm25(evaluation: Evaluation) -> bool:
+    """Whether nothing is left to search with BM25, unless something has changed since: then no Java is needed."""
+    benchmarks = [benchmark for benchmark, _ in evaluation.benchmarks()]
+    runs = [evaluation.run_path(one, bm25.system) for one in benchmarks for bm25 in evaluation.job.bm25]
+    return all(run.is_file() for run in runs)
 
 
 def _flat(name: str) -> str:

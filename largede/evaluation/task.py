@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from largede.errors import DataError
-from largede.evaluation.measures.answers import answer_recall, judged_by_answers
+from largede.evaluation.measures.answers import answer_cuts, answer_recall, judged_by_answers
 from largede.evaluation.measures.metrics import MEASURES, PerQuery, per_query
 from largede.retrieval.corpus import Benchmark, Qrels
 from largede.retrieval.runs import Run
@@ -46,8 +46,7 @@ class Task:
         """Every measure of every query."""
         if self.answers is None:
             return per_query(run, self.test.qrels, self.measures, self.relevant_from)
-        cuts = [int(measure.partition("@")[2]) for measure in self.measures]
-        return answer_recall(run, self.test.corpus, self.answers, cuts)
+        return answer_recall(run, self.test.corpus, self.answers, answer_cuts(self.measures))
 
     def judgements(self, heads: Iterable[Run]) -> Qrels:
         """What counts as relevant: judged documents of the grades that do, or those of `heads` that hold an answer."""

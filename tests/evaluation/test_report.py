@@ -17,6 +17,7 @@ from test_shown import HOSTILE
 from largede.errors import DataError
 from largede.evaluation.report import read_report, render_markdown, render_report, write_report
 from largede.evaluation.report.examples import LOST, choose_examples
+from largede.evaluation.report.shown import markdown
 from largede.evaluation.results.collect import System, collect_results
 from largede.evaluation.results.published import published_sizes
 
@@ -81,7 +82,7 @@ def before(made: list[Made]) -> tuple[dict[str, Any], str, str]:
 def shown(made: list[Made]) -> tuple[dict[str, Any], str, str]:
     """Results, page and tables."""
     results, examples = results_of(made, indexes=INDEXES)
-    return results, render_report(results, examples, {}), render_markdown(results)
+    return results, render_report(results, examples, {}), render_markdown(results, examples)
 
 
 def page_figures(page: str, mark: str = "data-figure") -> dict[str, str]:
@@ -108,8 +109,8 @@ def measured_of(results: dict[str, Any]) -> dict[str, float]:
 
 
 def table_figures(tables: str) -> list[tuple[str, str]]:
-    """Every number of every row of tables, with where it is; weights, lengths, indexes and settings come last."""
-    lines = tables[: tables.index("## Fusion")].splitlines()
+    """Every number of every row of tables, with where it is; examples, weights, lengths and settings come last."""
+    lines = tables[: tables.index("## Where dense loses")].splitlines()
     heads = {place - 1 for place, line in enumerate(lines) if line.startswith("| ---")}
     cells = []
     for row, line in enumerate(lines):
@@ -211,7 +212,7 @@ def hostile_and_plain(folder: Path) -> list[tuple[dict[str, Any], str, str]]:
             dataset["note"] = words
         results |= {"settings": {words: {words: words}, "model": words}, "about": {words: words}}
         curves = {words: [(0.0, 1.0), (1.0, 2.0)]}
-        found.append((results, render_report(results, examples, curves), render_markdown(results)))
+        found.append((results, render_report(results, examples, curves), render_markdown(results, examples)))
     return found
 
 
@@ -306,6 +307,9 @@ def test_examples_that_dense_lost_are_its_worst(made: list[Made]) -> None:
         worst = min(dense[query] - bm25[query] for query in dense)
         shown = [e.values["dense"] - e.values["bm25"] for e in lost if e.dataset == dataset["name"]]
         assert shown[0] == pytest.approx(worst) and shown == sorted(shown)
+    section = render_markdown(results, examples).partition("## Where dense loses")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) == 10 and all(markdown(e.query) in row for e, row in zip(lost, rows, strict=True))
 
 
 def test_one_measure_of_its_own_and_no_bm25(tmp_path: Path) -> None:

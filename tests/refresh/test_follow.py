@@ -77,7 +77,7 @@ def story(folder_name: str, world: MadeWorld) -> dict[str, Any]:
         follow(FollowSettings(run, MINING, once=True), said.append)
 
     answer: dict[str, Any] = {"run": train(recipe_for(world, folder, "run"), mine_beside), "said": said}
-    words = f"mine --model {run}/negatives/work/model --data {world.pairs} --out {folder}/mined --ranks 2-30"
+    words = f"mine --model {run} --data {world.pairs} --out {folder}/mined --ranks 2-30"
     assert cli.main([*words.split(), "--negatives", "3", "--max-passage-tokens", "24"]) == 0
     shard([folder / "mined" / "pairs"], folder / "mined-shards", ShardSettings(40, 10))
     other = recipe_for(world, folder, "other", data__shards=str(folder / "mined-shards"), data__refresh_steps=None)

@@ -7,6 +7,7 @@ here, there everything.
 """
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,19 @@ from largede.retrieval.corpus import Corpus, Qrels
 from largede.retrieval.runs import Run
 
 _TOKEN = regex.compile(r"[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]")
+
+
+def answer_cuts(measures: Sequence[str], depth: int | None = None) -> list[int]:
+    """The k of each Answer@k. Raises DataError for another measure, and for a k below 1 or above `depth`."""
+    found = [re.fullmatch(r"Answer@([1-9]\d{0,8})", measure) for measure in measures]
+    for measure, match in zip(measures, found, strict=True):
+        if match is None or (depth is not None and int(match[1]) > depth):
+            raise DataError(
+                f"the measure {measure!r}" + (f" of lists of {depth:,} documents" if match else ""),
+                expected=f"Answer@k with a k from 1 to {depth:,}" if depth else "Answer@k with a k from 1 on",
+                mend="write it as in Answer@20, or give --depth",
+            )
+    return [int(match[1]) for match in found if match]
 
 
 def answer_recall(

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from largede.evaluation.report.digits import four_digits, p_digits, published_digits
+from largede.evaluation.report.examples import LOST, Example, Hit
 from largede.evaluation.report.shown import markdown, plain
 from largede.evaluation.results.overview import (
     labels_of,
@@ -20,8 +21,11 @@ Row = Mapping[str, Any]
 _TITLES = {PAPER: "Beside the paper", ANSERINI: "BM25 beside Anserini", MTEB: "Beside MTEB", LAYOUTS: "Five layouts"}
 
 
-def render_markdown(results: Mapping[str, Any]) -> str:
-    """All figures of results.json but those of single queries. Published columns carry the word `published`."""
+def render_markdown(results: Mapping[str, Any], examples: Sequence[Example] = ()) -> str:
+    """All figures of results.json; of single queries, those that dense loses by most.
+
+    Published columns carry the word `published`.
+    """
     parts = [f"# {markdown(results['title'])}", *_overview(results)]
     for family in (PAPER, ANSERINI, MTEB, LAYOUTS):
         for measure in results["measures"]:
@@ -29,7 +33,8 @@ def render_markdown(results: Mapping[str, Any]) -> str:
     parts += _differences(results)
     for dataset in results["datasets"]:
         parts += _collection(results, dataset)
-    return "\n\n".join([*parts, *_fusion(results), *_lengths(results), *_indexes(results), *_about(results)]) + "\n"
+    parts += [*_losses(results, examples), *_fusion(results), *_lengths(results), *_indexes(results), *_about(results)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _overview(results: Mapping[str, Any]) -> list[str]:
@@ -119,6 +124,31 @@ def _collection(results: Mapping[str, Any], dataset: Row) -> list[str]:
         f"{dataset['documents']:,} documents, {dataset['queries']:,} queries of the split {markdown(dataset['split'])}"
     )
     return [f"## {markdown(dataset['name'])}", size, _table(["system", *map(markdown, measures)], body)]
+
+
+def _losses(results: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
+    """The queries that dense loses by most to BM25, with what each list has first."""
+    lists = {key: label for key, label in labels_of(results).items() if key in ("dense", "bm25")}
+    lost = [example for example in examples if example.why == LOST]
+    body = [
+        [
+            markdown(example.dataset),
+            markdown(example.query),
+            markdown(example.measure),
+            *(four_digits(example.values[key]) for key in lists),
+            *(_first(example.lists.get(key, ())) for key in lists),
+        ]
+        for example in lost
+    ]
+    labels = [markdown(label) for label in lists.values()]
+    heads = ["collection", "query", "measure", *labels, *(f"first of {label}" for label in labels)]
+    return ["## Where dense loses to BM25", _table(heads, body)] if body else []
+
+
+def _first(hits: Sequence[Hit]) -> str:
+    if not hits:
+        return "nothing"
+    return f"{'✓ ' if hits[0].is_relevant else ''}{markdown(f'{hits[0].title} {hits[0].text}'.strip())}"
 
 
 def _fusion(results: Mapping[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ _EXPECTED = frozenset(
 
 def write_report(out: Path, results: Mapping[str, Any], examples: Sequence[Example], curves: Curves) -> None:
     """Write all files of a report into a folder, the page last."""
-    page, tables = render_report(results, examples, curves), render_markdown(results)
+    page, tables = render_report(results, examples, curves), render_markdown(results, examples)
     write_json(out / "results.json", results)
     write_json(out / "page.json", {"examples": examples_as_json(examples), "curves": curves})
     write_text(out / "report.md", tables)

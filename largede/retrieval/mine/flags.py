@@ -1,20 +1,23 @@
 """The flags of `largede mine` and what they say. Imports nothing heavy: every `--help` passes through here."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from largede.commands.shared import MODEL
 from largede.errors import DataError
 from largede.processors import processors
 from largede.verbs import above_zero, finite, niceness, positive
 
 if TYPE_CHECKING:
+    from largede.retrieval.encoder import Model
     from largede.retrieval.mine.settings import MineSettings
     from largede.retrieval.mine.stages import MineJob
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help="folder written by `largede export`; BM25 alone needs none")
+    parser.add_argument("--model", type=Path, help=f"{MODEL}; BM25 alone needs none")
     parser.add_argument(
         "--data",
         type=Path,
@@ -91,10 +94,9 @@ def settings_from_flags(args: argparse.Namespace) -> "MineSettings":
     )
 
 
-def job_from_flags(args: argparse.Namespace, device: str | None) -> "MineJob":
+def job_from_flags(args: argparse.Namespace, open_one: Callable[[Path], "Model"]) -> "MineJob":
     """Raises DataError or ModelError for what a flag names and is not there."""
     from largede.retrieval.corpus import open_corpus
-    from largede.retrieval.encoder import open_model
     from largede.retrieval.mine.sources import open_source
     from largede.retrieval.mine.stages import MineJob
 
@@ -103,7 +105,7 @@ def job_from_flags(args: argparse.Namespace, device: str | None) -> "MineJob":
             raise DataError(f"no --{flag}", expected="--data and --out, or --follow RUN", mend=f"give --{flag}")
     settings = settings_from_flags(args)
     corpus = open_corpus(args.corpus) if args.corpus else None
-    model = open_model(args.model, device=device, dtype=args.compute_dtype) if args.model else None
+    model = open_one(args.model) if args.model else None
     return MineJob(
         open_source(args.data, args.split, args.max_positives, corpus), model, args.out, settings, args.embeddings
     )
