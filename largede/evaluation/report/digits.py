@@ -16,5 +16,7 @@ def published_digits(value: float, family: str) -> str:
 
 
 def p_digits(p: float) -> str:
-    """Two digits that mean something."""
+    """Two digits that mean something; floats end at 1e-308."""
+    if p < 1e-300:
+        return "below 1e-300"
     return f"{p:.2f}" if p >= 0.095 else f"{p:.2g}"
