@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from largede import __version__
@@ -136,6 +137,13 @@ def niceness(text: str) -> int:
     return int(text)
 
 
+def path_given(word: str) -> Path:
+    """The type of every flag of type Path. An empty word would be the current folder, and is a variable left unset."""
+    if not word:
+        raise argparse.ArgumentTypeError("an empty path; write . for the current folder")
+    return Path(word)
+
+
 def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=description, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"largede {__version__}")
@@ -151,6 +159,7 @@ def build_parser(program: str, description: str, verbs: Sequence[Verb]) -> argpa
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        sub.register("type", Path, path_given)
         verb.add_flags(sub)
         sub.set_defaults(run=verb.run, takes_settings=verb.takes_settings)
     return parser

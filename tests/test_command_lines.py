@@ -148,6 +148,15 @@ def test_a_measure_is_a_finite_number(words: list[str], value: str, capsys: pyte
     assert f"argument {words[-1]}: {value!r} is no finite number" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", ["evaluate --model m --data d --out", "report --out o", "mine --data"])
+def test_an_empty_path_is_not_the_current_folder(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from largede.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main([*words.split(), ""])
+    assert end.value.code == 2 and "an empty path; write . for the current folder" in capsys.readouterr().err
+
+
 def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     from data_tools.cli import VERBS as data_verbs
     from largede.cli import VERBS

@@ -158,9 +158,12 @@ def add_latency_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def run_latency(args: argparse.Namespace) -> None:
+    from largede.errors import DataError
     from largede.evaluation.latency.measure import LatencyJob, measure_latency
     from largede.files import write_json
 
+    if args.out is not None and args.out.is_dir():
+        raise DataError(f"--out {args.out} is a folder", expected="a file", mend=f"write {args.out / 'latency.json'}")
     job = LatencyJob(
         model=args.model,
         batches=tuple(args.batch),

@@ -65,6 +65,8 @@ def bm25_baseline(
     It holds, by collection and system, the figures with their intervals, k1 and b, and with `tune` the grid they were
     chosen from. Raises DataError when tuning is asked for and no collection has other queries to tune on.
     """
+    for task in tasks:
+        task.check_judgements()
     if tune:
         check_tunable(tasks)
     found: dict[str, Any] = {}

@@ -94,6 +94,7 @@ def open_evaluation(job: EvaluationJob, process: Process | None = None) -> Evalu
     _check_names(tasks)
     for task in tasks:
         task.check_untouched()
+        task.check_judgements()
     evaluation = Evaluation(job, tasks, process or Process())
     _check_settings(evaluation)
     if evaluation.process.is_first:
@@ -198,6 +199,9 @@ def _warn_of_measures(task: Task, job: EvaluationJob) -> None:
 def _check_settings(evaluation: Evaluation) -> None:
     """Refuse now what would only fail after encoding."""
     job = evaluation.job
+    for measure in job.measures or ():
+        # Also what none of these collections has: it may be misspelled.
+        (answer_cuts if measure.startswith("Answer") else check_measures)([measure], job.depth)
     for task in evaluation.tasks:
         if task.answers is None:
             check_measures(task.measures, job.depth)

@@ -70,7 +70,7 @@ def job_from_flags(args: argparse.Namespace, open_one: Callable[[Path], Model]) 
         fusion=args.fusion,
         bm25_index_cache=args.index_cache,
         baselines=tuple(_baseline(words, open_one) for words in args.baseline),
-        measures=tuple(args.measures) if args.measures else None,
+        measures=tuple(dict.fromkeys(args.measures)) if args.measures else None,
         max_query_tokens=args.max_query_tokens,
         max_passage_tokens=args.max_passage_tokens,
         shard_size=args.shard_size,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from largede.errors import DataError
 from largede.evaluation.measures.answers import answer_cuts, answer_recall, judged_by_answers
-from largede.evaluation.measures.metrics import MEASURES, PerQuery, per_query
+from largede.evaluation.measures.metrics import MEASURES, PerQuery, check_qrels, per_query
 from largede.retrieval.corpus import Benchmark, Qrels
 from largede.retrieval.runs import Run
 
@@ -41,6 +41,13 @@ class Task:
                 expected="development queries that are not reported",
                 mend="report another --split, name another --dev, or choose none (--no-bm25; bm25 without --tune)",
             )
+
+    def check_judgements(self) -> None:
+        """Raise DataError when nothing can be measured by the judgements, or nothing chosen by those to tune on."""
+        if self.answers is None:
+            check_qrels(self.test.qrels, self.relevant_from, f"{self.test.name}, split {self.test.split}")
+        if self.dev is not None:
+            check_qrels(self.dev.qrels, 1, f"{self.dev.name}, split {self.dev.split}")
 
     def values(self, run: Run) -> PerQuery:
         """Every measure of every query."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from largede.arrays import save_array
 from largede.errors import DataError, ModelError
-from largede.files import fingerprint_of, read_json_object, sha256_file, write_json, writing
+from largede.files import damaged_file, fingerprint_of, read_json_object, sha256_file, write_json, writing
 from largede.retrieval.corpus import Corpus
 from largede.retrieval.encoder import Model, Side, TextEncoder, embed_windows
 from largede.retrieval.processes import Process
@@ -130,17 +130,19 @@ def open_embeddings(folder: Path, *, wait: bool = False) -> Embeddings:
             mend="run `largede encode` with the same settings again: it goes on where it stopped",
         )
     manifest = read_json_object(path)
-    settings = manifest["settings"]
-    shards = tuple(Shard(**shard) for shard in manifest["shards"])
-    return Embeddings(
-        folder,
-        manifest["fingerprint"],
-        settings["model"],
-        settings["corpus"],
-        manifest["similarity"],
-        shards,
-        settings["dtype"],
-    )
+    try:
+        settings = manifest["settings"]
+        return Embeddings(
+            folder,
+            manifest["fingerprint"],
+            settings["model"],
+            settings["corpus"],
+            manifest["similarity"],
+            tuple(Shard(**shard) for shard in manifest["shards"]),
+            settings["dtype"],
+        )
+    except (KeyError, TypeError) as error:
+        raise damaged_file(path, f"no {error}", "remove that file: the same command writes it again") from error
 
 
 def read_shards(embeddings: Embeddings) -> Iterator[tuple[list[str], np.ndarray]]:

@@ -1,6 +1,7 @@
 """Finished evaluations side by side, from their JSON files alone."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,10 @@ from made_results import SYSTEMS, Made, make
 from largede.cli import main
 from largede.errors import DataError
 from largede.evaluation.measures.significance import compare, holm
-from largede.evaluation.report import write_report
+from largede.evaluation.report import render_markdown, render_report, write_report
 from largede.evaluation.report.comparison import compare_reports, rewrite_report
-from largede.evaluation.report.examples import choose_examples
-from largede.evaluation.results.collect import collect_results
+from largede.evaluation.report.examples import DRAWN, LOST, choose_examples
+from largede.evaluation.results.collect import System, collect_results
 
 
 def evaluated(folder: Path, made: list[Made], **other: Any) -> Path:
@@ -58,6 +59,44 @@ def test_models_are_columns_and_common_collections_rows(folders: tuple[Path, Pat
     page = (tmp_path / "out" / "report.html").read_text()
     assert "not measured by large" in page and 'data-figure="one/large-base/nDCG@10/mean"' in page
     assert "### large − base" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("results.json", {"datasets": [{}]}),
+        ("results.json", {"systems": 7}),
+        ("page.json", {"curves": [1]}),
+    ],
+)
+def test_files_of_another_shape_are_one_message(
+    folders: tuple[Path, Path], tmp_path: Path, file: str, damage: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folders[0], tmp_path / "base")
+    path = tmp_path / "base" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | damage))
+    assert main(["report", str(tmp_path / "base"), "--out", str(tmp_path / "out")]) == 2
+    assert "that cannot be shown" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_lists_without_a_column_are_named_and_a_sole_kind_of_bm25_is_the_baseline(tmp_path: Path) -> None:
+    skill = {"dense": 0.9, "bm25-multifield": 0.8, "rrf": 1.0, "fused": 1.1}
+    systems = [System(key, f"the {key}") for key in skill]
+    made = make(tmp_path, "one", 1, 40, skill)
+    results = collect_results("t", systems, [made.measured()], 0) | {"settings": {}, "about": {}}
+    wins = results["datasets"][0]["wins"]
+    assert sum(wins.values()) == 40
+    compared = [(d["one"], d["other"]) for d in results["datasets"][0]["differences"]]
+    assert compared[:2] == [("fused", "bm25-multifield"), ("dense", "bm25-multifield")]
+    examples = choose_examples(results, [made.searched()], 0)
+    assert {example.why for example in examples} == {DRAWN, LOST}
+    page = render_report(results, examples, {})
+    assert "Where each wins" in page and "Where dense loses to BM25" in page
+    assert "## Where dense loses to BM25" in render_markdown(results, examples)
+    found = compare_reports({"base": results, "large": results})
+    assert [system["label"] for system in found["systems"]][-1] == "the bm25-multifield"
+    assert found["about"] == {f"{name}: in its own report alone": "the rrf" for name in ("base", "large")}
 
 
 def test_the_tests_are_over_the_same_queries_whatever_their_order(folders: tuple[Path, Path]) -> None:

@@ -208,6 +208,7 @@ def test_a_development_folder_of_its_own(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"measures": ("nDGC@10",)}, "the measure 'nDGC@10'"),
+        ({"measures": ("MAP", "Answer@x")}, "the measure 'Answer@x'"),
         ({"measures": ("Recall@1000",), "depth": 50}, "Recall@1000 of lists of 50 documents"),
         ({"baselines": (hash_model("a"), hash_model("a", 8))}, "baselines named a, a"),
         ({"search": SearchSettings("ivf-pq")}, "256 centroids for 160 documents"),
@@ -236,10 +237,22 @@ def test_no_java_is_said_before_encoding_and_only_where_it_is_needed(
     open_evaluation(replace(job, bm25=()))
 
 
+def test_judgements_that_measure_nothing_are_refused_before_encoding(tmp_path: Path) -> None:
+    data = write_collection(tmp_path / "data", splits=("test", "dev"))
+    job = EvaluationJob(hash_model(), in_folders(data), tmp_path / "out")
+    for split in ("dev", "test"):
+        path = data / "qrels" / f"{split}.tsv"
+        path.write_text(re.sub(r"\t\d+\n", "\t-1\n", path.read_text()))
+        with pytest.raises(DataError, match=f"data, split {split}: .* none with a relevant document"):
+            open_evaluation(job)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("measures", "said"),
     [
         (("Answer@x",), "the measure 'Answer@x'"),
+        (("nDGC@10",), "the measure 'nDGC@10'"),
         (("Answer@0",), "the measure 'Answer@0'"),
         (("Answer@1", "Answer@60"), "the measure 'Answer@60' of lists of 50 documents"),
     ],

@@ -83,7 +83,10 @@ def test_what_is_compared() -> None:
     keys = ["dense", "bm25", "bm25-multifield", "fused", "rrf", "reranked-100", "other"]
     assert compared_pairs(keys) == [
         ("fused", "bm25"), ("dense", "bm25"), ("rrf", "bm25"), ("reranked-100", "bm25"),
-        ("fused", "dense"), ("reranked-100", "dense"), ("dense", "other"),
+        ("bm25-multifield", "bm25"), ("fused", "dense"), ("reranked-100", "dense"), ("dense", "other"),
+    ]  # fmt: skip
+    assert compared_pairs(["dense", "bm25-multifield", "fused"])[:2] == [
+        ("fused", "bm25-multifield"), ("dense", "bm25-multifield")
     ]  # fmt: skip
     assert compared_pairs(["dense"]) == []
     assert compared_pairs(["dense", "old"]) == [("dense", "old")]

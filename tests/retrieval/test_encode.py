@@ -116,6 +116,19 @@ def test_nothing_is_mixed_into_another_encoding(
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
+def test_a_manifest_of_another_shape_is_one_message_and_written_again(tmp_path: Path) -> None:
+    corpus, out = open_corpus(write_collection(tmp_path / "data")), tmp_path / "out"
+    encode_corpus(hash_model(), corpus, out, SETTINGS)
+    before = (out / "manifest.json").read_bytes()
+    for damaged in ("{}", '{"settings": 1}'):
+        (out / "manifest.json").write_text(damaged)
+        with pytest.raises(DataError, match=r"(?s)manifest.json cannot be read .*remove that file"):
+            open_embeddings(out)
+    (out / "manifest.json").unlink()
+    assert encode_corpus(hash_model(), corpus, out, SETTINGS) == 0
+    assert (out / "manifest.json").read_bytes() == before
+
+
 def test_processes_share_the_shards_and_the_last_one_finishes(tmp_path: Path) -> None:
     corpus = open_corpus(write_collection(tmp_path / "data"))
     counts = []

@@ -99,11 +99,15 @@ def _of_folder(folder: Path, split: str | None) -> list[Collection]:
 
 
 def _as_collection(folder: Path, split: str | None, name: str) -> Collection:
-    """A folder that bears a name of the catalogue is read at its paper's lengths; nothing else is assumed of it."""
+    """A folder that bears a name of the catalogue is evaluated as that one is, but for splits that it does not have."""
     plain = Collection(name, folder, split=split or "test")
     paper = CATALOGUE.get(name)
     if paper is not None:
         plain = replace(plain, max_query_tokens=paper.max_query_tokens, max_passage_tokens=paper.max_passage_tokens)
+        if not paper.has_answers:
+            plain = replace(plain, measures=paper.measures, relevant_from=paper.relevant_from)
+        if split is None and (folder / "qrels" / f"{paper.split}.tsv").is_file():
+            plain = replace(plain, split=paper.split)
     if not (folder / "qrels").is_dir():
         return replace(plain, measures=ANSWER_MEASURES, has_answers=True)
     dev = "dev" if (folder / "qrels" / "dev.tsv").is_file() else None

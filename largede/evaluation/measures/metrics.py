@@ -54,7 +54,7 @@ def per_query(run: Run, qrels: Qrels, measures: Sequence[str] = MEASURES, releva
     import pytrec_eval
 
     asked = {measure: _trec_name(measure) for measure in measures}
-    _check_qrels(qrels, relevant_from)
+    check_qrels(qrels, relevant_from)
     _check_common(run, qrels)
     graded = {query: grades for query, grades in qrels.items() if max(grades.values(), default=0) > 0}
     evaluator = pytrec_eval.RelevanceEvaluator(graded, {name.asked for name in asked.values()}, relevant_from)
@@ -107,7 +107,9 @@ HIGHEST_GRADE = 1_000
 """trec_eval's time for nDCG grows with the square of the highest grade, and its memory with the grade."""
 
 
-def _check_qrels(qrels: Qrels, relevant_from: int) -> None:
+def check_qrels(qrels: Qrels, relevant_from: int, of: str = "") -> None:
+    """Raise DataError for judgements that nothing can be measured by; `of` says whose they are."""
+    whose = f"{of}: " if of else ""
     if relevant_from < 1:
         raise DataError(
             f"documents relevant from grade {relevant_from}",
@@ -117,13 +119,13 @@ def _check_qrels(qrels: Qrels, relevant_from: int) -> None:
     highest = max((grade for grades in qrels.values() for grade in grades.values()), default=0)
     if highest < relevant_from:
         raise DataError(
-            f"{len(qrels)} judged queries, none with a relevant document (the highest grade is {highest})",
+            f"{whose}{len(qrels)} judged queries, none with a relevant document (the highest grade is {highest})",
             expected=f"grades of {relevant_from} or more in the qrels",
             mend="check the grades in the qrels file and the lowest that counts as relevant, or give another --split",
         )
     if highest > HIGHEST_GRADE:
         raise DataError(
-            f"a grade of {highest:,} in the qrels",
+            f"{whose}a grade of {highest:,} in the qrels",
             expected=f"grades of at most {HIGHEST_GRADE:,}",
             mend="check that the last column holds grades",
         )

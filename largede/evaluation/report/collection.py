@@ -17,7 +17,7 @@ from largede.evaluation.report.elements import (
     tone,
 )
 from largede.evaluation.report.shown import html
-from largede.evaluation.results.overview import labels_of
+from largede.evaluation.results.overview import labels_of, lexical_of
 
 Dataset = Mapping[str, Any]
 
@@ -106,7 +106,7 @@ def _fusion(fusion: Mapping[str, Any]) -> str:
 
 
 def _where_each_wins(dataset: Dataset, measure: str) -> list[str]:
-    dense, bm25 = dataset["per_query"]["dense"][measure], dataset["per_query"]["bm25"][measure]
+    dense, bm25 = (dataset["per_query"][key][measure] for key in ("dense", lexical_of(dataset["per_query"])))
     pairs = [(dense[query], bm25[query]) for query in dense]
     bars = charts.difference_bars([d - b for d, b in pairs], "difference by query")
     grid = charts.agreement([d for d, _ in pairs], [b for _, b in pairs], "dense against BM25 by query")

@@ -7,8 +7,10 @@ from typing import Any
 from largede.errors import DataError
 from largede.evaluation.measures.metrics import PerQuery
 from largede.evaluation.report import read_report, write_report
+from largede.evaluation.report.elements import counted
 from largede.evaluation.report.shown import visible
 from largede.evaluation.results.collect import Measured, Pair, System, collect_results
+from largede.evaluation.results.overview import labels_of, lexical_of
 
 Named = Mapping[str, Mapping[str, Any]]
 """Results by the name of their column."""
@@ -19,13 +21,21 @@ def rewrite_report(folders: Sequence[Path], out: Path) -> str:
 
     Raises DataError for a folder without readable results, and for evaluations that have no collection in common.
     """
-    if len(folders) == 1:
-        results, examples, curves = read_report(folders[0])
-        write_report(out, results, examples, curves)
-        return f"{out / 'report.html'}: {folders[0]} again"
-    results = compare_reports(_named(folders))
-    write_report(out, results, [], {})
-    return f"{out / 'report.html'}: {len(folders)} evaluations on {len(results['datasets'])} collections"
+    try:
+        if len(folders) == 1:
+            results, examples, curves = read_report(folders[0])
+            write_report(out, results, examples, curves)
+            return f"{out / 'report.html'}: {folders[0]} again"
+        results = compare_reports(_named(folders))
+        write_report(out, results, [], {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{' or '.join(map(str, folders))} holds a results.json or page.json that cannot be shown ({error!r})",
+            expected="what this version of largede writes",
+            mend="run the same `largede evaluate` again: what is computed already is kept",
+        ) from error
+    common = counted(len(results["datasets"]), "collection")
+    return f"{out / 'report.html'}: {len(folders)} evaluations on {common}"
 
 
 def compare_reports(named: Named) -> dict[str, Any]:
@@ -46,7 +56,7 @@ def compare_reports(named: Named) -> dict[str, Any]:
     seed = next(iter(named.values())).get("seed", 0)
     results = collect_results("Models side by side", systems, measured, seed, pairs=pairs)
     results["settings"] = {name: results_of["settings"] for name, results_of in named.items()}
-    results["about"] = {f"left out: {name}": why for name, why in left_out.items()}
+    results["about"] = {f"left out: {name}": why for name, why in left_out.items()} | _not_shown(named)
     return results
 
 
@@ -104,11 +114,38 @@ def _same_bm25(named: Named, shared: Sequence[Mapping[str, Any]]) -> bool:
     for dataset in shared:
         entries = _entries(named, dataset)
         measures = _measures(list(entries.values()))
-        lists = [entry["per_query"].get("bm25") for entry in entries.values()]
+        kinds = {lexical_of(entry["per_query"]) for entry in entries.values()}
+        lists = [_lexical(entry) for entry in entries.values()]
         first = lists[0]
-        if first is None or any(other is None or any(first[m] != other[m] for m in measures) for other in lists):
+        if (
+            len(kinds) > 1
+            or first is None
+            or any(other is None or any(first[m] != other[m] for m in measures) for other in lists)
+        ):
             return False
     return True
+
+
+def _lexical(entry: Mapping[str, Any]) -> Any:
+    """The figures of every query of the list that the others are compared with, or None."""
+    return entry["per_query"].get(lexical_of(entry["per_query"]))
+
+
+def _lexical_key(named: Named) -> str:
+    """Of the first; asked where all have the same."""
+    return lexical_of(labels_of(next(iter(named.values())))) or "bm25"
+
+
+def _not_shown(named: Named) -> dict[str, str]:
+    """The lists of each that have no column."""
+    shown = {"dense", "fused"}
+    found = {}
+    for name, results in named.items():
+        labels = labels_of(results)
+        left = [label for key, label in labels.items() if key not in {*shown, lexical_of(labels)}]
+        if left:
+            found[f"{name}: in its own report alone"] = ", ".join(left)
+    return found
 
 
 def _systems(named: Named, bm25: bool) -> tuple[list[System], list[Pair]]:
@@ -121,13 +158,14 @@ def _systems(named: Named, bm25: bool) -> tuple[list[System], list[Pair]]:
             models.append(name)
         if "fused" in known:
             systems.append(System(f"{name} fused", f"{name}, fused"))
-        if "bm25" in known and not bm25:
-            systems.append(System(f"{name} bm25", f"{name}, BM25"))
+        lexical = lexical_of(known)
+        if lexical and not bm25:
+            systems.append(System(f"{name} bm25", f"{name}, {known[lexical]['label']}"))
     pairs = [(other, models[0]) for other in models[1:]]
     keys = {system.key for system in systems}
     if bm25:
         pairs += [(system.key, "bm25") for system in systems]
-        systems.append(System("bm25", "BM25"))
+        systems.append(System("bm25", labels_of(next(iter(named.values())))[_lexical_key(named)]))
     else:
         pairs += [
             (one, f"{name} bm25") for name in named for one in (name, f"{name} fused") if {one, f"{name} bm25"} <= keys
@@ -141,11 +179,12 @@ def _measured(named: Named, dataset: Mapping[str, Any], bm25: bool) -> Measured:
     queries = list(dataset["per_query"][next(iter(dataset["per_query"]))][measures[0]])
     values: dict[str, PerQuery] = {}
     for name, entry in entries.items():
-        for key, column in (("dense", name), ("fused", f"{name} fused"), ("bm25", f"{name} bm25")):
-            if key in entry["per_query"] and not (key == "bm25" and bm25):
+        lexical = None if bm25 else lexical_of(entry["per_query"])
+        for key, column in (("dense", name), ("fused", f"{name} fused"), (lexical, f"{name} bm25")):
+            if key in entry["per_query"]:
                 values[column] = _in_order(entry["per_query"][key], measures, queries)
     if bm25:
-        values["bm25"] = _in_order(dataset["per_query"]["bm25"], measures, queries)
+        values["bm25"] = _in_order(dataset["per_query"][_lexical_key(named)], measures, queries)
     return Measured(
         name=dataset["name"],
         split=dataset["split"],

@@ -9,6 +9,7 @@ import numpy as np
 
 from largede.errors import DataError
 from largede.evaluation.report.shown import visible
+from largede.evaluation.results.overview import lexical_of
 from largede.retrieval.corpus import Corpus, Document, Qrels
 from largede.retrieval.runs import Run
 
@@ -92,7 +93,8 @@ def examples_from_json(found: Sequence[Mapping[str, Any]]) -> list[Example]:
 
 def _values(dataset: Mapping[str, Any], one: Searched) -> dict[str, dict[str, float]]:
     """The first measure of every query by system: of dense and BM25."""
-    return {key: dataset["per_query"][key][dataset["measures"][0]] for key in ("dense", "bm25") if key in one.heads}
+    keys = [key for key in ("dense", lexical_of(one.heads)) if key in one.heads]
+    return {str(key): dataset["per_query"][key][dataset["measures"][0]] for key in keys}
 
 
 def _worst(searched: Sequence[Searched], datasets: Mapping[str, Mapping[str, Any]]) -> list[tuple[Searched, list[str]]]:
@@ -101,7 +103,8 @@ def _worst(searched: Sequence[Searched], datasets: Mapping[str, Mapping[str, Any
     for place, one in enumerate(searched):
         values = _values(datasets[one.name], one)
         if len(values) == 2:
-            lost = {query: values["dense"][query] - values["bm25"][query] for query in values["dense"]}
+            dense, bm25 = values.values()
+            lost = {query: dense[query] - bm25[query] for query in dense}
             worst = sorted((amount, query) for query, amount in lost.items() if amount < 0)[:LOSSES]
             ranked += [(turn, amount, place, query) for turn, (amount, query) in enumerate(worst)]
     chosen = sorted(ranked)[:LOSSES]
@@ -110,7 +113,7 @@ def _worst(searched: Sequence[Searched], datasets: Mapping[str, Mapping[str, Any
 
 def _kinds(values: dict[str, dict[str, float]]) -> dict[str, list[str]]:
     """Queries by winner. A tie at zero teaches little: ties are those where both find something, if there are any."""
-    dense, other = values["dense"], values.get("bm25", values["dense"])
+    dense, other = values["dense"], list(values.values())[-1]
     equal = [query for query in dense if dense[query] == other[query]]
     return {
         "dense": [query for query in dense if dense[query] > other[query]],

@@ -8,6 +8,7 @@ from largede.evaluation.report.examples import LOST, Example, Hit
 from largede.evaluation.report.shown import markdown, plain
 from largede.evaluation.results.overview import (
     labels_of,
+    lexical_of,
     overview_rows,
     published_sources,
     published_systems,
@@ -128,7 +129,8 @@ def _collection(results: Mapping[str, Any], dataset: Row) -> list[str]:
 
 def _losses(results: Mapping[str, Any], examples: Sequence[Example]) -> list[str]:
     """The queries that dense loses by most to BM25, with what each list has first."""
-    lists = {key: label for key, label in labels_of(results).items() if key in ("dense", "bm25")}
+    labels = labels_of(results)
+    lists = {key: labels[key] for key in ("dense", lexical_of(labels)) if key in labels}
     lost = [example for example in examples if example.why == LOST]
     body = [
         [
@@ -140,8 +142,8 @@ def _losses(results: Mapping[str, Any], examples: Sequence[Example]) -> list[str
         ]
         for example in lost
     ]
-    labels = [markdown(label) for label in lists.values()]
-    heads = ["collection", "query", "measure", *labels, *(f"first of {label}" for label in labels)]
+    shown = [markdown(label) for label in lists.values()]
+    heads = ["collection", "query", "measure", *shown, *(f"first of {label}" for label in shown)]
     return ["## Where dense loses to BM25", _table(heads, body)] if body else []
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from largede.evaluation.report.elements import counted, number, p_value, row_head, table, tone
 from largede.evaluation.report.examples import LOST, Example, Hit
 from largede.evaluation.report.shown import html
-from largede.evaluation.results.overview import labels_of, overview_rows
+from largede.evaluation.results.overview import labels_of, lexical_of, overview_rows
 
 
 def losses(results: Mapping[str, Any], examples: Sequence[Example]) -> str:
@@ -15,7 +15,7 @@ def losses(results: Mapping[str, Any], examples: Sequence[Example]) -> str:
         (row, row["measures"][0], entry["figures"][row["measures"][0]])
         for row in overview_rows(results)
         for entry in row["differences"]
-        if (entry["one"], entry["other"]) == ("dense", "bm25")
+        if (entry["one"], entry["other"]) == ("dense", lexical_of(labels_of(results)))
     ]
     if not rows:
         return ""

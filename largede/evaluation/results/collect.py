@@ -28,7 +28,7 @@ import numpy as np
 from largede.evaluation.measures.metrics import MEASURES, PerQuery, intervals
 from largede.evaluation.measures.significance import differences, holm
 from largede.evaluation.results.groups import collect_groups
-from largede.evaluation.results.overview import collect_averages, overview_measure, overview_rows
+from largede.evaluation.results.overview import collect_averages, lexical_of, overview_measure, overview_rows
 from largede.evaluation.results.published import Size, published_beside
 from largede.evaluation.weight import FusionWeight
 
@@ -95,11 +95,13 @@ def collect_results(
 
 
 def compared_pairs(keys: Sequence[str]) -> list[Pair]:
-    """Everything made of lists against BM25, fusion against its dense half, the model against every other model."""
-    lexical = [key for key in keys if key == "bm25"]
+    """Everything made of lists and other kinds of BM25 against BM25, fusion against its dense half, the model against
+    every other model."""
+    lexical = lexical_of(keys)
     derived = [key for key in keys if key in ("fused", "rrf", "dense") or key.startswith("reranked-")]
     others = [key for key in keys if key not in derived and not key.startswith("bm25")]
-    pairs = [(one, "bm25") for one in sorted(derived, key=_order) if lexical]
+    kinds = [key for key in keys if key.startswith("bm25") and key != lexical]
+    pairs = [(one, lexical) for one in [*sorted(derived, key=_order), *kinds]] if lexical else []
     pairs += [(one, "dense") for one in keys if one == "fused" or one.startswith("reranked-")]
     return pairs + [("dense", other) for other in others]
 
@@ -123,7 +125,7 @@ def _dataset(
         "fusion": asdict(one.weight) if one.weight else None,
         "figures": _figures(one, [system.key for system in systems], seed),
         "differences": _differences(one, pairs, labels, seed),
-        "wins": _wins(one) if {"dense", "bm25"} <= one.values.keys() else None,
+        "wins": _wins(one),
         "lengths": one.lengths,
         "published": [asdict(figure) for figure in published if figure.measure in one.measures],
         "note": note,
@@ -178,9 +180,12 @@ def _of_one_kind(rows: Sequence[dict[str, Any]]) -> Iterator[list[dict[str, Any]
     yield from kinds.values()
 
 
-def _wins(one: Measured) -> dict[str, int]:
-    """Queries by which of the two lists has the higher first measure."""
-    dense, bm25 = one.values["dense"][one.measures[0]], one.values["bm25"][one.measures[0]]
+def _wins(one: Measured) -> dict[str, int] | None:
+    """Queries by which of the two lists has the higher first measure; None where there are no two."""
+    lexical = lexical_of(one.values)
+    if lexical is None or "dense" not in one.values:
+        return None
+    dense, bm25 = one.values["dense"][one.measures[0]], one.values[lexical][one.measures[0]]
     difference = [dense[query] - bm25[query] for query in dense]
     return {
         "dense": sum(d > 0 for d in difference),

@@ -32,6 +32,11 @@ def labels_of(results: Mapping[str, Any]) -> dict[str, str]:
     return {system["key"]: system["label"] for system in results["systems"]}
 
 
+def lexical_of(keys: Iterable[str]) -> str | None:
+    """Of the keys of systems in their order BM25's first kind, which all is compared with, fused and re-ranked."""
+    return next((key for key in keys if key.startswith("bm25")), None)
+
+
 def overview_measure(measures: Iterable[Sequence[str]]) -> tuple[str, ...]:
     """All measures there are, that first which comes first in most collections."""
     kept = list(measures)

@@ -204,6 +204,16 @@ def test_a_folder_is_a_collection_and_comes_before_a_name(tmp_path: Path, monkey
     assert (arguana.folder, arguana.max_query_tokens, arguana.dev_split) == (Path("arguana"), 512, None)
 
 
+def test_a_folder_with_a_name_of_the_catalogue_is_evaluated_as_that(tmp_path: Path) -> None:
+    write_collection(tmp_path / "msmarco", splits=("test", "dev"))
+    (found,) = open_collections([str(tmp_path / "msmarco")])
+    assert (found.split, found.dev_split, found.measures[0]) == ("dev", None, "MRR@10")
+    (named,) = open_collections([str(tmp_path / "msmarco")], split="test")
+    assert (named.split, named.dev_split) == ("test", "dev")
+    (tmp_path / "msmarco" / "qrels" / "dev.tsv").unlink()
+    assert open_collections([str(tmp_path / "msmarco")])[0].split == "test"
+
+
 def test_the_split_can_be_named_and_is_then_not_tuned_on(tmp_path: Path) -> None:
     write_collection(tmp_path / "mine", splits=("test", "dev"))
     (found,) = open_collections([str(tmp_path / "mine")], split="dev")
