@@ -241,7 +241,7 @@ def _claim(out: Path, identity: dict[str, object]) -> None:
                 mend="choose another --out, or remove this one",
             )
         write_json(path, identity)
-    found = read_json_object(path)
+    found = read_json_object(path, f"bring that file back from a copy, or remove {out} and encode again")
     different = sorted(key for key in identity if found.get(key) != identity[key])
     if different:
         key = different[0]

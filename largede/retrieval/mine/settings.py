@@ -40,7 +40,7 @@ class MineSettings:
     max_query_tokens: int = 64
     max_passage_tokens: int = 512
     window: int = 50_000
-    shard_size: int = 50_000
+    shard_size: int | None = None
     bm25_threads: int = 2
 
     def __post_init__(self) -> None:

@@ -32,6 +32,7 @@ from largede.files import (
 from largede.retrieval.corpus import Document
 from largede.retrieval.encode import Embeddings, EncodeSettings, encode_corpus, open_embeddings, settings_fingerprint
 from largede.retrieval.encoder import Model
+from largede.retrieval.java import find_java_home
 from largede.retrieval.mine.choose import Chooser, Tally
 from largede.retrieval.mine.lists import WindowLists
 from largede.retrieval.mine.pool import Pool, PoolPair, files_of, open_pool, write_pool
@@ -320,6 +321,8 @@ def mine(job: MineJob, process: Process | None = None, say: Callable[[str], None
         LargedeError: data, model or machine cannot be used; what is finished stays for the same command to go on with.
     """
     mining, begun = Mining(job, process), time.time()
+    if mining.process.is_first and "bm25" in job.settings.lists and not (job.out / SUMMARY).is_file():
+        find_java_home()  # missing, it is said before encoding and not after
     for name, stage in STAGES if mining.process.is_first else STAGES[:2]:
         begin = time.monotonic()
         said = stage(mining)

