@@ -102,6 +102,7 @@ BM25 = Verb(
 def add_mine_flags(parser: argparse.ArgumentParser) -> None:
     from largede.retrieval.mine.flags import add_flags
 
+    parser.add_argument("--model", type=Path, help=f"{MODEL}; BM25 alone needs none")
     add_flags(parser)
     add_compute_flag(parser)
 

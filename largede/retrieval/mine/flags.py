@@ -5,7 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from largede.commands.shared import MODEL
 from largede.errors import DataError
 from largede.processors import processors
 from largede.verbs import above_zero, finite, niceness, positive
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, help=f"{MODEL}; BM25 alone needs none")
     parser.add_argument(
         "--data",
         type=Path,
