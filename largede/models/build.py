@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,14 @@ def load_encoder(name: str, dropout: float | None = None, layers: int | None = N
             mend="check model.backbone and model.layers",
         )
     return encoder
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """What `load_tokenizer` reads again: transformers' own files, and T5's `spiece.model`, which it would leave out."""
+    tokenizer.save_pretrained(folder)
+    pieces = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if pieces.name == TOKENIZER_FILES[0] and pieces.is_file() and pieces.parent.resolve() != folder.resolve():
+        shutil.copyfile(pieces, folder / pieces.name)
 
 
 def load_tokenizer(name: str | Path, *, vocabulary: int | None = None) -> Any:

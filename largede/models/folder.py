@@ -14,6 +14,7 @@ from typing import Any
 
 from largede.errors import ModelError
 from largede.files import refuse_existing, write_json, write_text, writing_folder
+from largede.models.build import save_tokenizer
 from largede.models.dual_encoder import SIDES, DualEncoder, Side
 from largede.models.pooling import Projection
 from largede.models.published import read_object
@@ -166,7 +167,7 @@ def write_dense(projection: Projection, source_names: dict[int, str], writer: We
 def _write_modules(tower: Tower, tokenizer: Any, settings: FolderSettings, folder: Path) -> None:
     """The tokenizer, and what says how sentence-transformers puts the parts together."""
     tokenizer.model_max_length = settings.max_tokens
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     width = tower.encoder.config.hidden_size
     modules = ["Transformer", "Pooling"]
     (folder / "1_Pooling").mkdir()

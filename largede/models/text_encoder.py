@@ -18,9 +18,11 @@ from largede.models.attention import packing_for
 from largede.models.dual_encoder import SIDES, Side
 from largede.models.embed_chunks import embed_chunks
 from largede.models.folder import towers_in
+from largede.models.linear import pack_linears
 from largede.models.published import LoadedTower, load_tower
 from largede.processors import processors
 from largede.streams.chunks import Chunk, TokenRows, make_chunks, make_packed_chunks
+from largede.streams.pieces import encoder_of
 
 GPU_CHUNK_TOKENS = 16_384
 CPU_CHUNK_TOKENS = 1_024
@@ -41,6 +43,9 @@ class FolderEncoder:
         self.device = next(self.towers["query"].parameters()).device
         self.chunk_tokens = chunk_tokens or (CPU_CHUNK_TOKENS if self.device.type == "cpu" else GPU_CHUNK_TOKENS)
         self._said: set[Side] = set()
+        self._encode = {side: encoder_of(self.tokenizers[side], threads=torch.get_num_threads()) for side in SIDES}
+        for tower in set(self.towers.values()):
+            pack_linears(tower.encoder)
 
     @property
     def dimension(self) -> int:
@@ -71,15 +76,7 @@ class FolderEncoder:
         if not len(texts):
             return TokenRows.of([])
         prefixed = [self.prefixes[side] + text for text in texts]
-        encoded = self.tokenizers[side](
-            prefixed,
-            truncation=True,
-            max_length=self._limited(side, max_tokens),
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )
-        return TokenRows.of(encoded["input_ids"])
+        return TokenRows.of(self._encode[side](prefixed, self._limited(side, max_tokens)))
 
     def embed_rows(self, rows: TokenRows, side: Side, told: Callable[[int], None] = lambda count: None) -> np.ndarray:
         """Embeddings (rows, dimension), float32, of what `prepare` made; `told` hears how many are done."""

@@ -18,12 +18,12 @@ Encode = Callable[[Sequence[str], int], list[list[int]]]
 _PROBE = ("Which  state\u0085is <this>?", "naïve ﬁne Ⅷ ½ '' -- 12,000 µm", "日本語 한국어 😀", "a\u200bb\tc\n", "")
 
 
-def encoder_of(tokenizer: Any, backend: str) -> Encode:
+def encoder_of(tokenizer: Any, backend: str = "auto", threads: int = 1) -> Encode:
     """How texts become ids: `backend` is 'auto' or 'transformers' (`data.tokenizer_backend`)."""
     plain = WithTransformers(tokenizer)
     if backend == "transformers" or not _is_sentencepiece(tokenizer):
         return plain
-    fast = WithSentencePiece(tokenizer, plain)
+    fast = WithSentencePiece(tokenizer, plain, threads)
     # A tokenizer that does more than its SentencePiece file (lower-casing, say) is not imitated.
     return fast if fast(_PROBE, 512) == plain(_PROBE, 512) else plain
 
@@ -37,7 +37,14 @@ class WithTransformers:
     def __call__(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         if not texts:
             return []
-        encoded = self._tokenizer(list(texts), truncation=True, max_length=limit, return_attention_mask=False)
+        encoded = self._tokenizer(
+            list(texts),
+            truncation=True,
+            max_length=limit,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )
         ids: list[list[int]] = encoded["input_ids"]
         return ids
 
@@ -45,17 +52,18 @@ class WithTransformers:
 class WithSentencePiece:
     """T5's tokenizer: the pieces of its `spiece.model`, then the end-of-sequence token."""
 
-    def __init__(self, tokenizer: Any, plain: Encode) -> None:
+    def __init__(self, tokenizer: Any, plain: Encode, threads: int = 1) -> None:
         import sentencepiece
 
         self.processor = sentencepiece.SentencePieceProcessor(model_file=str(tokenizer.vocab_file))
         self._eos = tokenizer.eos_token_id
+        self._threads = threads
         self._plain = plain
         self._special = re.compile("|".join(map(re.escape, tokenizer.get_added_vocab())) or r"(?!)")
 
     def __call__(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         # Next line is white space to transformers, and unknown to SentencePiece.
-        pieces = self.processor.encode([text.replace("\u0085", " ") for text in texts], num_threads=1)
+        pieces = self.processor.encode([text.replace("\u0085", " ") for text in texts], num_threads=self._threads)
         ids = [[*found[: limit - 1], self._eos] for found in pieces]
         spelling = [i for i, text in enumerate(texts) if "<" in text and self._special.search(text)]
         for i, found in zip(spelling, self._plain([texts[i] for i in spelling], limit), strict=True):
@@ -75,7 +83,7 @@ def same_cut(processor: Any, one: Sequence[int], other: Sequence[int]) -> bool:
 def _is_sentencepiece(tokenizer: Any) -> bool:
     if type(tokenizer).__name__ not in ("T5Tokenizer", "T5TokenizerFast"):
         return False
-    # Folders that transformers saved hold tokenizer.json alone, and such a tokenizer has no such attribute.
+    # Folders that transformers alone saved hold tokenizer.json, and such a tokenizer has no such attribute.
     file = getattr(tokenizer, "vocab_file", None) or ""
     has_words_of_its_own = any("<" not in added for added in tokenizer.get_added_vocab())
     return Path(file).is_file() and not has_words_of_its_own

@@ -17,6 +17,7 @@ from largede.config.load import recipe_to_yaml
 from largede.config.recipe import Recipe
 from largede.errors import DataError
 from largede.files import read_json_object, write_json, write_text, writing_folder
+from largede.models.build import save_tokenizer
 from largede.runs.evaluated import drop_later_records
 from largede.runs.files import FIGURES, PARTS, RUN, line_of_figures
 from largede.runs.provenance import (
@@ -53,7 +54,7 @@ def open_run_folder(folder: Path, recipe: Recipe, tokenizer: Any, steps_done: in
             return
         folder.mkdir(parents=True, exist_ok=True)
         write_part(folder, recipe, {**facts_of_part(hosts, steps_done, recipe), "data_fingerprint": data_fingerprint})
-        tokenizer.save_pretrained(folder / TOKENIZER_FOLDER)
+        save_tokenizer(tokenizer, folder / TOKENIZER_FOLDER)
         drop_later_figures(folder / FIGURES, steps_done)
         drop_later_records(folder, steps_done)
 

@@ -65,16 +65,16 @@ class SlowEncoder:
         self.tokenizers = {"query": self.tokenise}
         self.seen: list[tuple[int, set[int]]] = []
 
-    def tokenise(self, texts: str | list[str], **settings: Any) -> dict[str, Any]:
-        if isinstance(texts, str):
-            return {"input_ids": texts.split()}
+    def tokenise(self, text: str, **settings: Any) -> dict[str, Any]:
+        return {"input_ids": text.split()}
+
+    def prepare(self, texts: Sequence[str], side: str, max_tokens: int) -> None:
         time.sleep(0.005)
-        return {"input_ids": [text.split() for text in texts]}
 
     def embed(self, texts: Sequence[str], side: str, max_tokens: int) -> np.ndarray:
         lengths = {len(self.prefixes["query"].split() + text.split()) for text in texts}
         self.seen.append((len(texts), lengths))
-        self.tokenise(list(texts))
+        self.prepare(texts, side, max_tokens)
         time.sleep(0.015)
         return np.zeros((len(texts), 2), np.float32)
 

@@ -11,9 +11,10 @@ from made_world import MadeWorld
 
 from largede.config.recipe import ModelConfig
 from largede.errors import ModelError
-from largede.models.build import build_dual_encoder, load_tokenizer
+from largede.models.build import build_dual_encoder, load_tokenizer, save_tokenizer
 from largede.models.folder import FolderSettings, write_model_folder
 from largede.models.text_encoder import load_text_encoder
+from largede.streams.pieces import WithSentencePiece, encoder_of
 
 TEXTS = ["baba lulu", "a much longer text " * 9, "x", "bone dama kilo mura " * 30, ""]
 
@@ -39,6 +40,19 @@ def test_sentence_transformers_gives_the_same_embeddings(similarity: str, world:
         found = ours.embed(TEXTS, side, 64)  # type: ignore[arg-type]
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, expected, atol=2e-6 * np.abs(expected).max() + 2e-6)
+
+
+def test_an_exported_folder_keeps_the_sentencepiece_file_and_reads_texts_by_it(
+    world: MadeWorld, tmp_path: Path
+) -> None:
+    folder = written(world, tmp_path / "model")
+    again = tmp_path / "again"
+    save_tokenizer(load_tokenizer(folder), again)
+    for kept in (folder, again):
+        assert (kept / "spiece.model").read_bytes() == (Path(world.vocabulary) / "spiece.model").read_bytes()
+        assert isinstance(encoder_of(load_tokenizer(kept)), WithSentencePiece)
+    save_tokenizer(load_tokenizer(again), again)
+    assert isinstance(encoder_of(load_tokenizer(again)), WithSentencePiece)
 
 
 def test_two_towers_become_two_folders(world: MadeWorld, tmp_path: Path) -> None:

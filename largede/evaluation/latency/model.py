@@ -62,10 +62,7 @@ class OpenedEncoder:
 
     def tokenise(self, texts: Sequence[str], tokens: int) -> Any:
         """As the encoder does it."""
-        prefixed = [self.prefix + text for text in texts]
-        return self.tokenizer(prefixed, truncation=True, max_length=tokens, return_attention_mask=False, verbose=False)[
-            "input_ids"
-        ]
+        return self.encoder.prepare(texts, "query", tokens)
 
 
 def open_encoder(model: str, device: str | None, dtype: str, tokenizer: str | None = None) -> OpenedEncoder:
