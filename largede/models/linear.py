@@ -1,12 +1,13 @@
 """Linear layers of a model that only embeds, on a CPU: oneDNN's products in place of torch's own choice.
 
-torch multiplies float32 matrices on x86 by MKL, which knows how to use Intel's processors only: on AMD's its products
-take more than twice the time of oneDNN's, which torch carries as well. bfloat16 goes through oneDNN anyway; there it is
-the layout of the weights, made once instead of at every call, that is gained.
+bfloat16 goes through oneDNN anyway; there it is the layout of the weights, made once instead of at every call, that is
+gained.
 """
 
 import torch
 from torch import Tensor, nn
+
+from largede.onednn import has_products
 
 
 class PackedLinear(nn.Module):
@@ -28,16 +29,9 @@ class PackedLinear(nn.Module):
 
 
 def can_pack(linear: nn.Module) -> bool:
-    """Whether it is a linear layer on a CPU for which oneDNN has products that are as fast as torch's own or faster."""
+    """Whether it is a linear layer on a CPU, of numbers that oneDNN multiplies."""
     # A subclass does something of its own.
-    if type(linear) is not nn.Linear or linear.weight.device.type != "cpu":
-        return False
-    if not hasattr(torch.ops.mkldnn, "_linear_pointwise") or not torch.backends.mkldnn.is_available():
-        return False
-    # With less than AVX2, oneDNN's float32 takes twice the time of MKL's.
-    has_avx2 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    has_bf16 = linear.weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return has_avx2 and (linear.weight.dtype == torch.float32 or has_bf16)
+    return type(linear) is nn.Linear and linear.weight.device.type == "cpu" and has_products(linear.weight.dtype)
 
 
 def pack_linears(module: nn.Module) -> None:

@@ -24,6 +24,7 @@ from largede.retrieval.search.devices import Finder, float32_rounding, gpus_of, 
 from largede.retrieval.search.kernel import score_pairs, score_rows
 from largede.retrieval.search.lists import NONE, TopLists
 from largede.retrieval.search.pairs import Pairs
+from largede.retrieval.search.products import rough_scores
 from largede.retrieval.search.storage import rounded
 from largede.retrieval.search_settings import SearchSettings
 
@@ -125,7 +126,7 @@ def _scan(shard: ShardOfVectors, query_BD: np.ndarray, lists: TopLists, ids: Seq
     pairs: list[Pairs] = []
     size = min(max(_SCORES_AT_ONCE // max(1, len(query_BD)), _SMALLEST_BLOCK), 65_536)
     for first in range(0, len(shard.vector_ND), size):
-        rough_BN = query_BD @ shard.vector_ND[first : first + size].T
+        rough_BN = rough_scores(query_BD, shard.vector_ND[first : first + size])
         pairs.append(line.pairs_above(rough_BN, first))
         is_last = first + size >= len(shard.vector_ND)
         if is_last or sum(map(len, pairs)) > _PAIRS_AT_ONCE:
