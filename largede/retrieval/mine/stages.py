@@ -134,7 +134,7 @@ class Mining:
             raise DataError(
                 f"--ranks {first}-{last} of {len(self.pool.corpus):,} passages",
                 expected="ranks that a list of all passages has",
-                mend="start the window higher up",
+                mend="let the window begin at a smaller rank",
             )
 
     def encode(self) -> str:
@@ -187,7 +187,7 @@ class Mining:
             raise DataError(
                 f"none of {tally.candidates:,} candidates is left ({words_of(tally.left_out)})",
                 expected="one negative at least",
-                mend="widen --ranks, or lower --margin, or raise --max-share",
+                mend=", or ".join(["widen --ranks", *self.settings.ways_to_keep_more]),
             )
         said = f"{found:,} negatives for {tally.pairs:,} pairs, {tally.candidates:,} candidates"
         return f"{said}{'' if any(chosen) else ', unchanged'}"

@@ -79,7 +79,9 @@ def test_a_window_beyond_the_last_rank_is_refused(tmp_path: Path) -> None:
 def test_when_no_candidate_is_left_it_says_why(tmp_path: Path) -> None:
     error = refused(write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "out", margin=5.0)
     assert error.given.startswith("none of 960 candidates is left (") and "too close to the positive" in error.given
-    assert "--margin" in error.mend
+    assert error.mend == "widen --ranks, or lower --margin"
+    error = refused(write_pairs(tmp_path / "pairs.jsonl"), tmp_path / "other", max_share=1e-9)
+    assert error.mend == "widen --ranks, or raise --max-share"
 
 
 def test_embeddings_of_another_model_or_corpus_are_refused(tmp_path: Path) -> None:
