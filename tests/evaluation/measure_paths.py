@@ -1,20 +1,24 @@
-"""What makes a query faster on this CPU: float32, bf16, torch.compile and ONNX Runtime in one run, taking turns.
+"""What makes a query faster on this CPU: packed layers, bf16, torch.compile and ONNX Runtime in one run, taking turns.
+
+`plain` is with torch's own linear layers; all others but ONNX Runtime have the packed ones that every encoder gets.
 
     python tests/evaluation/measure_paths.py --model gtr-base --cells 1x16 1x128 8x32 --rounds 15
-    python tests/evaluation/measure_paths.py --paths float32 bfloat16 onnx
+    python tests/evaluation/measure_paths.py --paths "plain float32" float32 bfloat16 onnx
 
 Rounds take turns over the paths, so that whatever else the machine does falls on all of them; ratios are of medians,
 with the quartiles of the ratios of single rounds. ONNX Runtime is left out where `onnx` is not installed, which torch
-needs to write the file. Vectors are compared with float32's.
+needs to write the file. Vectors are compared with the first path's.
 """
 
 import argparse
+import contextlib
 import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -22,7 +26,7 @@ import torch
 from largede.evaluation.latency.model import OpenedEncoder, open_encoder
 from largede.evaluation.latency.texts import texts_of
 
-PATHS = ("float32", "bfloat16", "compile", "bfloat16 compile", "onnx")
+PATHS = ("plain float32", "float32", "plain bfloat16", "bfloat16", "compile", "bfloat16 compile", "onnx")
 
 
 class OnnxTower(torch.nn.Module):
@@ -53,7 +57,9 @@ class OnnxTower(torch.nn.Module):
 
 
 def opened_as(path: str, model: str, folder: Path) -> OpenedEncoder:
-    opened = open_encoder(model, "cpu", "bfloat16" if "bfloat16" in path else "float32")
+    is_plain = path == "onnx" or "plain" in path
+    with mock.patch("largede.models.text_encoder.pack_linears") if is_plain else contextlib.nullcontext():
+        opened = open_encoder(model, "cpu", "bfloat16" if "bfloat16" in path else "float32")
     towers: dict[Any, Any] = opened.encoder.towers
     if "compile" in path:
         torch._dynamo.config.recompile_limit = 64  # type: ignore[attr-defined]
@@ -81,7 +87,7 @@ def main() -> None:
     paths = [path for path in args.paths if path != "onnx" or importlib.util.find_spec("onnx")]
     with tempfile.TemporaryDirectory() as folder:
         encoders = {path: opened_as(path, args.model, Path(folder)) for path in paths}
-        print(f"{args.model}, {torch.get_num_threads()} threads, {args.rounds} rounds; ratio: float32 / path")
+        print(f"{args.model}, {torch.get_num_threads()} threads, {args.rounds} rounds; ratio: {paths[0]} / path")
         for cell in args.cells:
             batch, length = map(int, cell.split("x"))
             measure_cell(encoders, batch, length, args.rounds)
