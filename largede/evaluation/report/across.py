@@ -157,7 +157,10 @@ def _difference_of(row: Row, one: str, other: str) -> Mapping[str, Any]:
 
 
 def size_picture(results: Mapping[str, Any]) -> str:
-    """Parameters against the average, with the published sizes where the paper has such collections too."""
+    """Parameters against the average, with the published sizes where the paper has such collections too.
+
+    Nothing where all models are of one size.
+    """
     systems = [s for s in results["systems"] if s["parameters"] and s["key"] != "fused"]
     average = average_beside_paper(results)
     if average is None or not systems:
@@ -168,7 +171,7 @@ def size_picture(results: Mapping[str, Any]) -> str:
         for name, size in GTR_PARAMETERS.items()
         if name in average["published"]
     ]
-    if len(ours) + len(published) < 2:
+    if len({model.parameters for model in (*ours, *published)}) < 2:
         return ""
     rows = average["rows"]
     over = (
