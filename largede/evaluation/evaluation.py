@@ -22,10 +22,10 @@ from largede.evaluation.measures.answers import answer_cuts
 from largede.evaluation.measures.metrics import check_measures
 from largede.evaluation.results.collect import System
 from largede.evaluation.task import Task
+from largede.retrieval.bm25 import check_bm25_can_run
 from largede.retrieval.corpus import Benchmark, Corpus
 from largede.retrieval.encode import EncodeSettings, settings_fingerprint
 from largede.retrieval.encoder import Model
-from largede.retrieval.java import find_java_home
 from largede.retrieval.processes import Process
 from largede.retrieval.search import check_settings
 from largede.retrieval.search_settings import SearchSettings
@@ -208,7 +208,7 @@ def _check_settings(evaluation: Evaluation) -> None:
         else:
             answer_cuts(task.measures, job.depth)
     if job.bm25 and evaluation.process.is_first and not _has_all_bm25(evaluation):
-        find_java_home()
+        check_bm25_can_run(job.bm25_index_cache)
     if job.tune_bm25:
         check_tunable(evaluation.tasks)
     for benchmark, _ in evaluation.benchmarks():

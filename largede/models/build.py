@@ -178,7 +178,13 @@ def load_encoder(name: str, dropout: float | None = None, layers: int | None = N
         encoder, report = loader.from_pretrained(
             name, config=config, dtype=torch.float32, output_loading_info=True, **attention
         )
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise ModelError(
+            f"the weights of {name} are damaged: {str(error).splitlines()[0]}",
+            expected="whole safetensors files",
+            mend="copy or download them again",
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
         raise backbone_error(name, error) from None
     missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
     if missing:

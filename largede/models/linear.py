@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from largede.onednn import has_products
 
 
-class PackedLinear(nn.Module):
+class OneDnnLinear(nn.Module):
     """`nn.Linear` for inference: the same sums, added up in another order. The weights cannot be read back."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -24,19 +24,19 @@ class PackedLinear(nn.Module):
     @torch.compiler.disable
     def forward(self, state: Tensor) -> Tensor:
         """(..., out_features) of (..., in_features)."""
-        packed: Tensor = torch.ops.mkldnn._linear_pointwise(state, self.weight, self.bias, "none", [], "")
-        return packed
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(state, self.weight, self.bias, "none", [], "")
+        return product
 
 
-def can_pack(linear: nn.Module) -> bool:
+def has_onednn_form(linear: nn.Module) -> bool:
     """Whether it is a linear layer on a CPU, of numbers that oneDNN multiplies."""
     # A subclass does something of its own.
     return type(linear) is nn.Linear and linear.weight.device.type == "cpu" and has_products(linear.weight.dtype)
 
 
-def pack_linears(module: nn.Module) -> None:
-    """Replace those linear layers within `module` that can be packed; one by one, so that memory does not double."""
-    for name in [name for name, child in module.named_modules() if can_pack(child)]:
+def use_onednn(module: nn.Module) -> None:
+    """Let the linear layers within `module` multiply by oneDNN; one by one, so that memory does not double."""
+    for name in [name for name, child in module.named_modules() if has_onednn_form(child)]:
         linear = module.get_submodule(name)
         assert isinstance(linear, nn.Linear)
-        module.set_submodule(name, PackedLinear(linear))
+        module.set_submodule(name, OneDnnLinear(linear))

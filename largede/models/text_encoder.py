@@ -18,7 +18,7 @@ from largede.models.attention import packing_for
 from largede.models.dual_encoder import SIDES, Side
 from largede.models.embed_chunks import embed_chunks
 from largede.models.folder import towers_in
-from largede.models.linear import pack_linears
+from largede.models.linear import use_onednn
 from largede.models.published import LoadedTower, load_tower
 from largede.processors import processors
 from largede.streams.chunks import Chunk, TokenRows, make_chunks, make_packed_chunks
@@ -43,9 +43,7 @@ class FolderEncoder:
         self.device = next(self.towers["query"].parameters()).device
         self.chunk_tokens = chunk_tokens or (CPU_CHUNK_TOKENS if self.device.type == "cpu" else GPU_CHUNK_TOKENS)
         self._said: set[Side] = set()
-        self._encode = {side: encoder_of(self.tokenizers[side], threads=torch.get_num_threads()) for side in SIDES}
-        for tower in set(self.towers.values()):
-            pack_linears(tower.encoder)
+        self._tokens = {side: encoder_of(self.tokenizers[side], threads=torch.get_num_threads()) for side in SIDES}
 
     @property
     def dimension(self) -> int:
@@ -64,6 +62,11 @@ class FolderEncoder:
             if packing is not None:
                 tower.use_packing(packing)
 
+    def use_onednn(self) -> None:
+        """Multiply by oneDNN where it is faster (on some CPUs). The towers then embed, and do nothing else."""
+        for tower in set(self.towers.values()):
+            use_onednn(tower.encoder)
+
     def embed(self, texts: Sequence[str], side: Side, max_tokens: int) -> np.ndarray:
         """Embeddings (len(texts), dimension), float32, rows in the order of the texts.
 
@@ -76,7 +79,7 @@ class FolderEncoder:
         if not len(texts):
             return TokenRows.of([])
         prefixed = [self.prefixes[side] + text for text in texts]
-        return TokenRows.of(self._encode[side](prefixed, self._limited(side, max_tokens)))
+        return TokenRows.of(self._tokens[side](prefixed, self._limited(side, max_tokens)))
 
     def embed_rows(self, rows: TokenRows, side: Side, told: Callable[[int], None] = lambda count: None) -> np.ndarray:
         """Embeddings (rows, dimension), float32, of what `prepare` made; `told` hears how many are done."""
@@ -93,6 +96,13 @@ class FolderEncoder:
         return make_packed_chunks(rows, max(self.chunk_tokens, int(rows.lengths.max(initial=1))))
 
     def _limited(self, side: Side, max_tokens: int) -> int:
+        own = getattr(self.tokenizers[side], "num_special_tokens_to_add", lambda: 0)()
+        if max_tokens <= own:
+            raise ModelError(
+                f"texts cut to {max_tokens} tokens, of which {self.name} adds {own} itself",
+                expected=f"{own + 1} at least",
+                mend="raise the number of tokens",
+            )
         limit = self.limits[side]
         if limit is None or limit >= max_tokens:
             return max_tokens
@@ -104,9 +114,16 @@ class FolderEncoder:
 
 
 def load_text_encoder(
-    path: str | Path, *, device: str | None = None, dtype: str = "float32", attention: Attention = "auto"
+    path: str | Path,
+    *,
+    device: str | None = None,
+    dtype: str = "float32",
+    attention: Attention = "auto",
+    onednn: bool = True,
 ) -> FolderEncoder:
     """Load a folder written by `largede export`, or a published sentence-transformers folder (see `published`).
+
+    `onednn`: linear layers are replaced where that makes a CPU faster; they then have no parameters.
 
     Raises:
         ModelError: no such folder, modules or settings that we do not have, or bad weights.
@@ -122,4 +139,6 @@ def load_text_encoder(
     loaded = {name: load_tower(folder / name, place, DTYPES[dtype]) for name in set(names.values())}
     encoder = FolderEncoder(folder.resolve().name, {side: loaded[names[side]] for side in SIDES})
     encoder.choose_attention(attention)
+    if onednn:
+        encoder.use_onednn()
     return encoder

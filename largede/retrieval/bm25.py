@@ -95,7 +95,7 @@ def bm25_searches(
     """
     if not runs:
         return
-    environment = os.environ | {"JAVA_HOME": str(find_java_home())}
+    environment = os.environ | {"JAVA_HOME": str(check_bm25_can_run(index_folder))}
     index = index_path(index_folder or cache_folder("bm25"), corpus, settings)
     heap = heap_mib(settings.heap_mib)
     with tempfile.TemporaryDirectory(prefix="largede-bm25-") as scratch:
@@ -121,6 +121,21 @@ def bm25_searches(
     missing = [run.path for run in runs if not run.path.is_file()]
     if missing:
         raise _failed("no run file", f"{missing[0]} was not written")
+
+
+def check_bm25_can_run(index_folder: Path | None) -> Path:
+    """The Java that will run; the folder of the indexes is made. Raises MachineError without Java or such a folder."""
+    folder = index_folder or cache_folder("bm25")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise MachineError(
+            f"no Lucene index can be written into {folder}: {error.strerror or error}",
+            expected="a folder that can be written",
+            mend="name another with --index-cache, or set LARGEDE_CACHE to one",
+        ) from None
+    return find_java_home()
 
 
 def index_path(index_folder: Path, corpus: Corpus, settings: Bm25Settings) -> Path:

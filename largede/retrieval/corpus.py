@@ -7,6 +7,7 @@ command (`kept_corpora`).
 
 import hashlib
 import json
+import re
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from largede.retrieval import kept_corpora
 from largede.retrieval.document_ids import DocumentIds
 from largede.text import passage_text, whole
 
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+"""trec_eval, written in C, takes what follows the first of them for absent."""
 _IDS_AT_ONCE = 10_000
 
 Qrels = dict[str, dict[str, int]]
@@ -252,10 +255,12 @@ def _json_object(path: Path, number: int, line: bytes) -> dict[str, Any]:
 
 
 def _id_of(path: Path, number: int, fields: dict[str, Any]) -> str:
-    """The `_id`: white space in it would break the columns of a TREC run file."""
+    """The `_id`. White space in it would break the columns of a TREC run file, # before it make a line a comment."""
     id_ = fields.get("_id")
     if not isinstance(id_, str) or len(id_.split()) != 1 or id_ != id_.strip() or id_ != whole(id_):
         raise _bad_line(path, number, f"_id {id_!r}", "`_id` to be a string without white space")
+    if id_.startswith("#") or CONTROL.search(id_):
+        raise _bad_line(path, number, f"_id {id_!r}", "`_id` to be free of control characters, and not to begin with #")
     return id_
 
 

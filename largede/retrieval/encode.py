@@ -104,13 +104,15 @@ def encode_corpus(
     """
     process = process or Process()
     identity = _identity(model, corpus, settings)
-    _claim(out, identity)
+    _check_claim(out, identity)
     shards = _shard_rows(len(corpus), _shard_size(corpus, settings))
     mine = range(process.rank, len(shards), process.world_size)
     missing = [k for k in mine if not _is_whole(out, k)]
     if missing:
+        encoder = model.load()  # what cannot be loaded leaves no folder behind
+        _claim(out, identity)
         (out / "manifest.json").unlink(missing_ok=True)
-        _encode_shards(model.load(), corpus, out, settings, {k: shards[k] for k in missing}, process)
+        _encode_shards(encoder, corpus, out, settings, {k: shards[k] for k in missing}, process)
     _write_manifest(out, identity, len(shards), model)
     return sum(len(shards[k]) for k in missing)
 
@@ -232,6 +234,13 @@ def _identity(model: Model, corpus: Corpus, settings: EncodeSettings) -> dict[st
 
 def _claim(out: Path, identity: dict[str, object]) -> None:
     """Mark the folder as this encoding's, or find that it is another's. Every process may do it: all write the same."""
+    if not (out / "settings.json").is_file():
+        write_json(out / "settings.json", identity)
+    _check_claim(out, identity)
+
+
+def _check_claim(out: Path, identity: dict[str, object]) -> None:
+    """Refuse a folder that is another encoding's, or nobody's."""
     path = out / "settings.json"
     if not path.is_file():
         if (out / "manifest.json").exists() or any(out.glob("shard-*.npy")):
@@ -240,7 +249,7 @@ def _claim(out: Path, identity: dict[str, object]) -> None:
                 expected="an empty folder or a whole one",
                 mend="choose another --out, or remove this one",
             )
-        write_json(path, identity)
+        return
     found = read_json_object(path, f"bring that file back from a copy, or remove {out} and encode again")
     different = sorted(key for key in identity if found.get(key) != identity[key])
     if different:

@@ -16,6 +16,8 @@ from largede.models.parameters import parameters_of
 
 Side = Literal["query", "passage"]
 Item = TypeVar("Item")
+_READING = 2
+"""Raised when the same folder gives other vectors. 2: T5's texts are cut by SentencePiece."""
 
 
 class TextEncoder(Protocol):
@@ -136,9 +138,10 @@ def _checked(encoder: TextEncoder, vectors: np.ndarray, count: int, side: Side) 
 
 def _folder_fingerprint(path: Path, dtype: str) -> str:
     """Of the names and bytes of all files that could be read, and of the arithmetic they are used with."""
-    digest = hashlib.sha256(dtype.encode())
+    digest = hashlib.sha256(f"{_READING} {dtype}".encode())
     for name in sorted(file.relative_to(path) for file in path.rglob("*") if file.is_file()):
         # A clone's history, and the same weights for other programs, are as large as the model and never read.
-        if not any(part.startswith(".") or part in ("onnx", "openvino") for part in name.parts):
+        unread = any(part.startswith(".") or part in ("onnx", "openvino") for part in name.parts)
+        if not unread and name.suffix != ".md":
             digest.update(f"\n{name} {sha256_file(path / name)}".encode())
     return digest.hexdigest()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from largede.errors import DataError
-from largede.retrieval.corpus import Qrels
+from largede.retrieval.corpus import CONTROL, Qrels
 
 _HEADERS = ("query-id", "query_id", "qid")
 
@@ -27,6 +27,8 @@ def read_qrels(path: Path) -> Qrels:
                 continue
             columns = columns or len(fields)
             query, document, grade = _judgement(path, number, fields, columns)
+            if CONTROL.search(query + document):
+                raise _bad_line(path, number, f"{query!r} and {document!r}", "ids without control characters")
             if document in qrels.setdefault(query, {}):
                 raise _bad_line(path, number, f"{query!r} and {document!r} judged twice", "one line for each pair")
             qrels[query][document] = grade

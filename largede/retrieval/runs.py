@@ -78,6 +78,8 @@ def read_run(path: Path) -> Run:
         fields = line.split()
         if not fields or fields[0].startswith("#"):
             continue
+        if "\0" in line:
+            raise _bad_run(f"{path}, line {number}: {line.strip()[:80]!r}", "text without null bytes")
         try:
             query, _, document, _, score, _ = fields[:6]
             ids, scores = found.setdefault(query, ([], []))

@@ -1,9 +1,9 @@
 """Texts into token ids, by SentencePiece itself where the tokenizer is T5's, otherwise by transformers.
 
 transformers runs T5's tokenizer on a second implementation of SentencePiece's search that takes several times as long.
-The two agree but for ties: where two ways to cut a word have the same score to the last digits ("BB|B", "B|BB") they
-may choose differently; T5 was trained with SentencePiece's own choice. Texts that spell out a special token
-("</s>", "<extra_id_0>") always go to transformers, which tells it from plain text.
+The two agree but for runs of unknown characters, and for ties: where two ways to cut a word have the same score to the
+last digits ("BB|B", "B|BB") they may choose differently. T5 was trained with SentencePiece's own choice. Texts that
+spell out a special token ("</s>", "<extra_id_0>") always go to transformers, which tells it from plain text.
 """
 
 import math
@@ -65,10 +65,14 @@ class WithSentencePiece:
         # Next line is white space to transformers, and unknown to SentencePiece.
         pieces = self.processor.encode([text.replace("\u0085", " ") for text in texts], num_threads=self._threads)
         ids = [[*found[: limit - 1], self._eos] for found in pieces]
-        spelling = [i for i, text in enumerate(texts) if "<" in text and self._special.search(text)]
+        spelling = [i for i, text in enumerate(texts) if self._spells_special(text)]
         for i, found in zip(spelling, self._plain([texts[i] for i in spelling], limit), strict=True):
             ids[i] = found
         return ids
+
+    def _spells_special(self, text: str) -> bool:
+        # Those of full or small width are made plain ones on the way.
+        return ("<" in text and self._special.search(text) is not None) or "\uff1c" in text or "\ufe64" in text
 
 
 def same_cut(processor: Any, one: Sequence[int], other: Sequence[int]) -> bool:
@@ -81,7 +85,7 @@ def same_cut(processor: Any, one: Sequence[int], other: Sequence[int]) -> bool:
 
 
 def _is_sentencepiece(tokenizer: Any) -> bool:
-    if type(tokenizer).__name__ not in ("T5Tokenizer", "T5TokenizerFast"):
+    if type(tokenizer).__name__ not in ("T5Tokenizer", "T5TokenizerFast") or tokenizer.truncation_side != "right":
         return False
     # Folders that transformers alone saved hold tokenizer.json, and such a tokenizer has no such attribute.
     file = getattr(tokenizer, "vocab_file", None) or ""

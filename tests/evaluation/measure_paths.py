@@ -1,6 +1,8 @@
-"""What makes a query faster on this CPU: packed layers, bf16, torch.compile and ONNX Runtime in one run, taking turns.
+"""What makes a query faster on this CPU: oneDNN's linear layers, bf16, torch.compile and ONNX Runtime.
 
-`plain` is with torch's own linear layers; all others but ONNX Runtime have the packed ones that every encoder gets.
+All in one run, taking turns.
+
+`plain` is with torch's own linear layers; all others but ONNX Runtime have the ones that every encoder gets.
 
     python tests/evaluation/measure_paths.py --model gtr-base --cells 1x16 1x128 8x32 --rounds 15
     python tests/evaluation/measure_paths.py --paths "plain float32" float32 bfloat16 onnx
@@ -11,14 +13,12 @@ needs to write the file. Vectors are compared with the first path's.
 """
 
 import argparse
-import contextlib
 import importlib.util
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
@@ -26,7 +26,8 @@ import torch
 from largede.evaluation.latency.model import OpenedEncoder, open_encoder
 from largede.evaluation.latency.texts import texts_of
 
-PATHS = ("plain float32", "float32", "plain bfloat16", "bfloat16", "compile", "bfloat16 compile", "onnx")
+KINDS = ("plain float32", "float32", "plain bfloat16", "bfloat16")
+PATHS = (*KINDS, *(f"{kind} compile" for kind in KINDS), "onnx")
 
 
 class OnnxTower(torch.nn.Module):
@@ -57,9 +58,8 @@ class OnnxTower(torch.nn.Module):
 
 
 def opened_as(path: str, model: str, folder: Path) -> OpenedEncoder:
-    is_plain = path == "onnx" or "plain" in path
-    with mock.patch("largede.models.text_encoder.pack_linears") if is_plain else contextlib.nullcontext():
-        opened = open_encoder(model, "cpu", "bfloat16" if "bfloat16" in path else "float32")
+    onednn = path != "onnx" and "plain" not in path
+    opened = open_encoder(model, "cpu", "bfloat16" if "bfloat16" in path else "float32", onednn=onednn)
     towers: dict[Any, Any] = opened.encoder.towers
     if "compile" in path:
         torch._dynamo.config.recompile_limit = 64  # type: ignore[attr-defined]

@@ -175,7 +175,7 @@ def test_another_model_has_embeddings_of_its_own_and_those_before_are_named(
     assert results_of(job)["datasets"][0]["figures"] != first["datasets"][0]["figures"]
     assert len(list((tmp_path / "out" / "embeddings").iterdir())) == 2
     said = capsys.readouterr().err
-    assert said.count("is of another model or setting; remove it if it is no longer wanted") == 1
+    assert said.count("is of another model, corpus or setting; remove it if it is no longer wanted") == 1
     run_all(job)
     assert results_of(job)["datasets"][0]["figures"] == first["datasets"][0]["figures"]
 
@@ -235,6 +235,35 @@ def test_no_java_is_said_before_encoding_and_only_where_it_is_needed(
         open_evaluation(job)
     assert not (tmp_path / "out").exists()
     open_evaluation(replace(job, bm25=()))
+
+
+def test_an_index_folder_that_cannot_be_written_is_said_before_encoding(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    data = in_folders(write_collection(tmp_path / "data"))
+    job = EvaluationJob(hash_model(), data, tmp_path / "out", bm25_index_cache=tmp_path / "file" / "cache")
+    with pytest.raises(MachineError, match="no Lucene index can be written into .*file/cache") as error:
+        open_evaluation(job)
+    assert "--index-cache" in error.value.mend and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["%20", 'a"b<b>', "ü-文", "-1", "q#1", "';drop", "1e5", "\\n"])
+def test_strange_ids_count_like_others(tmp_path: Path, name: str) -> None:
+    """One query and its documents renamed: every figure stays what it was."""
+    plain, strange = write_collection(tmp_path / "plain"), write_collection(tmp_path / "strange")
+    for file in ("corpus.jsonl", "queries.jsonl"):
+        rows = [json.loads(line) for line in (strange / file).read_text().splitlines()]
+        write_jsonl(strange / file, [row | {"_id": f"{name}{row['_id']}"} for row in rows])
+    (qrels,) = (strange / "qrels").glob("*.tsv")
+    head, *lines = qrels.read_text().splitlines()
+    renamed = ["\t".join([name + q, name + d, grade]) for q, d, grade in (line.split("\t") for line in lines)]
+    qrels.write_text("\n".join([head, *renamed]) + "\n", encoding="utf-8")
+    found = []
+    for data in (plain, strange):
+        job = EvaluationJob(hash_model(), in_folders(data), tmp_path / f"out-{data.name}", bm25=())
+        run_all(job)
+        figures = results_of(job)["datasets"][0]["figures"]["dense"]
+        found.append({measure: figure["mean"] for measure, figure in figures.items()})
+    assert found[0] == pytest.approx(found[1]) and found[0]["nDCG@10"] > 0
 
 
 def test_judgements_that_measure_nothing_are_refused_before_encoding(tmp_path: Path) -> None:

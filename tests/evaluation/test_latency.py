@@ -83,7 +83,7 @@ def test_a_row_holds_the_time_of_its_calls(monkeypatch: pytest.MonkeyPatch) -> N
     encoder: Any = SlowEncoder()
     monkeypatch.setattr(
         "largede.evaluation.latency.measure.open_encoder",
-        lambda *given: OpenedEncoder(encoder, "no weights", "gtr-base"),
+        lambda *given, **named: OpenedEncoder(encoder, "no weights", "gtr-base"),
     )
     found = measure_latency(LatencyJob("slow", batches=(1, 4), lengths=(128,), seconds=0.01, calls=5))
     one, four = found["cells"]
@@ -170,7 +170,7 @@ def test_a_compiled_tower_gives_the_same_vectors(monkeypatch: pytest.MonkeyPatch
     opened = open_encoder("smoke", "cpu", "float32")
     texts = ["one two three four", "five six seven eight"]
     before = opened.encoder.embed(texts, "query", 4)
-    monkeypatch.setattr("largede.evaluation.latency.measure.open_encoder", lambda *given: opened)
+    monkeypatch.setattr("largede.evaluation.latency.measure.open_encoder", lambda *given, **named: opened)
     measure_latency(LatencyJob("smoke", (1, 2), (4,), "cpu", compile=True, seconds=0.01, calls=4))
     assert len(shapes) >= 2
     np.testing.assert_allclose(opened.encoder.embed(texts, "query", 4), before, atol=1e-5)

@@ -101,6 +101,8 @@ def test_runs_of_one_file_name_go_by_their_paths(files: Path, capsys: pytest.Cap
         ("qrels.txt", "1 0 a 1\n1 b 1\n", "line 2: 3 columns"),
         ("qrels.txt", "1 1\n", "line 1: 2 columns"),
         ("qrels.txt", QRELS + "1 0 a 0\n", "line 5: '1' and 'a' judged twice"),
+        ("good.trec", GOOD.replace("a", "a\0b"), "line 1"),
+        ("qrels.txt", "1 0 a\0b 1\n", "ids without control characters"),
         ("qrels.txt", "1 0 a 0\n", "none with a relevant document"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from beir_folder import write_collection
 from published_folders import FAMILIES, PLACES, WORDS, change_json, write_published
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
@@ -15,6 +16,9 @@ from sentence_transformers.sentence_transformer import modules
 from largede.errors import ModelError
 from largede.models.attention import DensePacking, FlexPacking
 from largede.models.text_encoder import FolderEncoder, load_text_encoder
+from largede.retrieval.corpus import open_corpus
+from largede.retrieval.encode import EncodeSettings, encode_corpus
+from largede.retrieval.encoder import open_model
 
 TEXTS = ["engine harbour", "The violin, of a Glacier in an orchard " * 9, "x", " ".join(WORDS), "", "falcon"]
 HEADS = {
@@ -171,6 +175,11 @@ def _pickled(name: str) -> Any:
     return change
 
 
+def _truncated(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -198,6 +207,7 @@ def _pickled(name: str) -> Any:
         (_pickled("2_Dense"), "only pytorch_model.bin, and pickles are never loaded"),
         (lambda folder: (folder / "2_Dense/model.safetensors").write_text("no"), "cannot be read"),
         (lambda folder: (folder / "config.json").write_text("[]"), "config.json cannot be read"),
+        (_truncated, "are damaged"),
     ],
 )
 def test_what_we_do_not_have_is_one_clear_error(change: Any, said: str, published: Path, tmp_path: Path) -> None:
@@ -207,6 +217,32 @@ def test_what_we_do_not_have_is_one_clear_error(change: Any, said: str, publishe
         load_text_encoder(folder, device="cpu")
     assert said in refused.value.given + str(refused.value)
     assert refused.value.mend
+
+
+def test_texts_cut_to_nothing_are_refused(published: Path) -> None:
+    encoder = load_text_encoder(published, device="cpu")
+    for tokens in (1, 2):
+        with pytest.raises(ModelError, match=f"cut to {tokens} tokens, of which .* adds 2 itself"):
+            encoder.embed(["engine"], "query", tokens)
+    assert len(encoder.embed(["engine"], "query", 3)) == 1
+
+
+def test_a_model_that_cannot_be_read_leaves_no_folder_of_embeddings(published: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(published, tmp_path / "model"))
+    _truncated(folder)
+    corpus = open_corpus(write_collection(tmp_path / "data"))
+    with pytest.raises(ModelError, match="are damaged"):
+        encode_corpus(open_model(folder, device="cpu"), corpus, tmp_path / "out", EncodeSettings())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_card_is_no_part_of_the_model(published: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(published, tmp_path / "model"))
+    before = open_model(folder).fingerprint
+    (folder / "README.md").write_text("another card")
+    assert open_model(folder).fingerprint == before
+    change_json(folder / "config.json", layer_norm_eps=1e-5)
+    assert open_model(folder).fingerprint != before
 
 
 def test_prompts_left_out_of_the_pooling_are_refused(published: Path, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Rough scores are off by no more than the search allows for, whichever library multiplies."""
 
+import subprocess
+import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +46,26 @@ def test_a_mapped_shard_is_read_without_a_warning(tmp_path: Path) -> None:
         warnings.simplefilter("error")
         found = rough_scores(table[:5], mapped[10:200])
     np.testing.assert_allclose(found, table[:5] @ table[10:200].T, atol=1e-4)
+
+
+@packable
+@pytest.mark.parametrize("place", ["backends", "backends.mkldnn", "backends.mkldnn.matmul"])
+def test_fewer_bits_by_the_newer_settings_are_seen_too(place: str) -> None:
+    code = f"""if True:
+        import torch
+        torch.{place}.fp32_precision = "bf16"
+        import numpy as np
+        from largede.onednn import keeps_float32
+        from largede.retrieval.search.products import rough_scores
+        assert not keeps_float32()
+        rough_scores(np.ones((20, 8), "f4"), np.ones((50, 8), "f4"))
+    """
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("this torch has no such settings")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if "AttributeError" in done.stderr or "Invalid" in done.stderr:
+        pytest.skip(f"torch takes no such setting: {done.stderr.splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr
 
 
 @packable

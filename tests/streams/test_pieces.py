@@ -12,7 +12,23 @@ from largede.models.build import load_tokenizer
 from largede.streams.pieces import WithSentencePiece, WithTransformers, encoder_of, same_cut
 
 SHARED = Path(os.environ.get("LARGEDE_SHARED_DATA", Path(__file__).parents[3] / "shared" / "data"))
-WORDS = ["which", "state", "answers", "naïve", "AAA", "000", "'''", "日本", "<pad>", "</s>", "\u0085", "\n", "<b>"]
+WORDS = [
+    "which",
+    "state",
+    "answers",
+    "naïve",
+    "AAA",
+    "000",
+    "'''",
+    "日本",
+    "<pad>",
+    "</s>",
+    "\uff1c/s\uff1e",
+    "\ufe64/s\ufe65",
+    "\u0085",
+    "\n",
+    "<b>",
+]
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +54,10 @@ def test_without_a_sentencepiece_file_or_with_words_of_its_own_a_tokenizer_is_no
     tokenizer.save_pretrained(tmp_path)
     assert isinstance(encoder_of(load_tokenizer(tmp_path), "auto"), WithTransformers)
     added = load_tokenizer(tokenizer.name_or_path)
+    added.truncation_side = "left"
+    assert isinstance(encoder_of(added, "auto"), WithTransformers)
+    added.truncation_side = "right"
+    assert isinstance(encoder_of(added, "auto"), WithSentencePiece)
     added.add_tokens(["number"])
     assert isinstance(encoder_of(added, "auto"), WithTransformers)
 

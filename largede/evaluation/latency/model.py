@@ -12,9 +12,7 @@ from largede.errors import MachineError, ModelError
 from largede.models.build import build_structure, load_tokenizer
 from largede.models.presets import PRESETS
 from largede.models.published import LoadedTower
-from largede.models.text_encoder import FolderEncoder, load_text_encoder
-
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+from largede.models.text_encoder import DTYPES, FolderEncoder, load_text_encoder
 
 
 class DrawnTokens:
@@ -65,15 +63,20 @@ class OpenedEncoder:
         return self.encoder.prepare(texts, "query", tokens)
 
 
-def open_encoder(model: str, device: str | None, dtype: str, tokenizer: str | None = None) -> OpenedEncoder:
-    """Raises ModelError for what is neither a folder nor a preset, MachineError for a device that is not there."""
+def open_encoder(
+    model: str, device: str | None, dtype: str, tokenizer: str | None = None, *, onednn: bool = True
+) -> OpenedEncoder:
+    """Raises ModelError for what is neither a folder nor a preset, MachineError for a device that is not there.
+
+    `onednn` as in `load_text_encoder`.
+    """
     place = _checked_device(device)
     if Path(model).is_dir():
         if tokenizer is not None:
             raise ModelError(
                 f"--tokenizer {tokenizer} for a model folder", expected="the folder's own", mend="leave it out"
             )
-        encoder = load_text_encoder(model, device=str(place), dtype=dtype)
+        encoder = load_text_encoder(model, device=str(place), dtype=dtype, onednn=onednn)
         return OpenedEncoder(encoder, "its own weights", shape_of(encoder))
     if model not in PRESETS:
         raise ModelError(
@@ -81,7 +84,10 @@ def open_encoder(model: str, device: str | None, dtype: str, tokenizer: str | No
             expected=f"a folder written by `largede export`, or one of {', '.join(PRESETS)}",
             mend="check --model",
         )
-    return OpenedEncoder(_random_encoder(model, place, dtype, tokenizer), "random weights", model)
+    encoder = _random_encoder(model, place, dtype, tokenizer)
+    if onednn:
+        encoder.use_onednn()
+    return OpenedEncoder(encoder, "random weights", model)
 
 
 def shape_of(encoder: FolderEncoder) -> str | None:
@@ -102,7 +108,7 @@ def _random_encoder(preset: str, place: torch.device, dtype: str, tokenizer: str
     with torch.no_grad():
         for parameter in tower.parameters():
             parameter.normal_(std=0.05) if parameter.ndim > 1 else parameter.fill_(1.0)
-    tower.encoder.to(_DTYPES[dtype])
+    tower.encoder.to(DTYPES[dtype])
     tower = tower.to(place).eval()
     loaded = LoadedTower(tower, reader, {"query": "", "passage": ""}, {"query": None, "passage": None}, "cosine")
     return FolderEncoder(preset, {"query": loaded, "passage": loaded})

@@ -31,7 +31,6 @@ class Searched:
     corpus: Corpus
     qrels: Qrels
     heads: Mapping[str, Run]
-    relevant_from: int = 1
 
 
 @dataclass(frozen=True)
@@ -141,7 +140,7 @@ def _examples(one: Searched, dataset: Mapping[str, Any], queries: Mapping[str, s
     found = []
     for query, winner in queries.items():
         grades = one.qrels.get(query, {})
-        relevant = {id_ for id_, grade in grades.items() if grade >= one.relevant_from}
+        relevant = {id_ for id_, grade in grades.items() if grade > 0}
         lists = {
             key: tuple(_hit(documents[id_], id_ in relevant) for id_ in ranked.get(query, ()))
             for key, ranked in tops.items()

@@ -27,7 +27,7 @@ def render_markdown(results: Mapping[str, Any], examples: Sequence[Example] = ()
 
     Published columns carry the word `published`.
     """
-    parts = [f"# {markdown(results['title'])}", *_overview(results)]
+    parts = [f"# {markdown(results['title'])}", *_model(results), *_overview(results)]
     for family in (PAPER, ANSERINI, MTEB, LAYOUTS):
         for measure in results["measures"]:
             parts += _beside(results, family, measure)
@@ -36,6 +36,11 @@ def render_markdown(results: Mapping[str, Any], examples: Sequence[Example] = ()
         parts += _collection(results, dataset)
     parts += [*_losses(results, examples), *_fusion(results), *_lengths(results), *_indexes(results), *_about(results)]
     return "\n\n".join(parts) + "\n"
+
+
+def _model(results: Mapping[str, Any]) -> list[str]:
+    name = results["settings"].get("model")
+    return [f"dense: {markdown(str(name))}"] if name else []
 
 
 def _overview(results: Mapping[str, Any]) -> list[str]:

@@ -43,8 +43,18 @@ def _header(results: Mapping[str, Any]) -> str:
     cards = "".join(_card(results, system) for system in results["systems"])
     return (
         f'<p class="eyebrow">largede · retrieval report</p><h1>{html(results["title"])}</h1>'
-        f'<p class="lead">{said}</p><div class="cards">{cards}</div>'
+        f'<p class="lead">{said}</p>{_model(results)}<div class="cards">{cards}</div>'
     )
+
+
+def _model(results: Mapping[str, Any]) -> str:
+    """Which model the dense lists are of; evaluations side by side have it in their columns' names."""
+    name = results["settings"].get("model")
+    dense = [system for system in results["systems"] if system["key"] == "dense"]
+    if not name or not dense:
+        return ""
+    size = f", {dense[0]['parameters'] / 1e6:,.1f} M parameters" if dense[0]["parameters"] else ""
+    return f'<p class="soft">dense: {html(str(name))}{size}</p>'
 
 
 def _card(results: Mapping[str, Any], system: Mapping[str, Any]) -> str:

@@ -18,15 +18,13 @@ EDGES = (0, 1, *(round(2 ** (k / 2)) for k in range(2, 27)))
 """Lengths in words: half octaves up to 8,192; the last bin holds all that is longer."""
 
 
-def retrieved_lengths(
-    corpus: Corpus, runs: Mapping[str, Run], qrels: Qrels, seed: int = 0, relevant_from: int = 1
-) -> dict[str, Any]:
+def retrieved_lengths(corpus: Corpus, runs: Mapping[str, Run], qrels: Qrels, seed: int = 0) -> dict[str, Any]:
     """Distributions of passage lengths in words (title and text): corpus, relevant, and the first ten of each run.
 
     A passage counts as often as it is found. Where there are more than SAMPLE of a kind, that many are drawn by seed;
     no other document is read. A kind without any is left out.
     """
-    kinds = {"corpus": corpus.ids, "relevant": _relevant(qrels, relevant_from)}
+    kinds = {"corpus": corpus.ids, "relevant": _relevant(qrels)}
     found = {key: [id_ for query in sorted(run) for id_ in run[query].ids[:DEPTH]] for key, run in runs.items()}
     drawn = {name: _draw(ids, seed) for name, ids in kinds.items()}
     drawn_found = {key: _draw(ids, seed) for key, ids in found.items()}
@@ -41,8 +39,8 @@ def retrieved_lengths(
     }
 
 
-def _relevant(qrels: Qrels, relevant_from: int) -> list[str]:
-    return [id_ for grades in qrels.values() for id_, grade in grades.items() if grade >= relevant_from]
+def _relevant(qrels: Qrels) -> list[str]:
+    return [id_ for grades in qrels.values() for id_, grade in grades.items() if grade > 0]
 
 
 def _draw(ids: Sequence[str], seed: int) -> list[str]:

@@ -53,4 +53,6 @@ def _name_outdated(folder: Path) -> None:
     prefix = folder.name.rsplit(".", 1)[0]
     for other in sorted(folder.parent.iterdir()):
         if other.name != folder.name and other.name.rsplit(".", 1)[0] == prefix and (other / "settings.json").is_file():
-            print(f"{other} is of another model or setting; remove it if it is no longer wanted", file=sys.stderr)
+            print(
+                f"{other} is of another model, corpus or setting; remove it if it is no longer wanted", file=sys.stderr
+            )
