@@ -26,7 +26,10 @@ def add_evaluate_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-query-tokens", type=positive, help="instead of each collection's (64, ArguAna 512)")
     parser.add_argument("--max-passage-tokens", type=positive, help="instead of each collection's (512 or 768)")
     parser.add_argument(
-        "--store-dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the stored vectors"
+        "--store-dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of the stored vectors (%(default)s)",
     )
     parser.add_argument("--shard-size", type=positive, help="passages in one shard of embeddings; empty: by the corpus")
     add_compute_flag(parser)
@@ -116,7 +119,13 @@ def add_measure_flags(parser: argparse.ArgumentParser) -> None:
         "--run", type=Path, nargs="+", required=True, metavar="FILE", help="TREC run files", dest="runs"
     )
     parser.add_argument("--qrels", type=Path, required=True, help="judgements: four columns as TREC's, or BEIR's TSV")
-    parser.add_argument("--measures", nargs="+", default=["nDCG@10", "Recall@100", "MRR@10"], metavar="MEASURE")
+    parser.add_argument(
+        "--measures",
+        nargs="+",
+        default=["nDCG@10", "Recall@100", "MRR@10"],
+        metavar="MEASURE",
+        help="(nDCG@10 Recall@100 MRR@10)",
+    )
     parser.add_argument(
         "--relevant-from", type=positive, default=1, metavar="GRADE", help="trec_eval's -l (%(default)s)"
     )

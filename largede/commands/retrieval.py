@@ -13,11 +13,16 @@ def add_encode_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help=MODEL)
     parser.add_argument("--corpus", type=Path, required=True, help="folder in BEIR format, or a JSONL file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the embedding shards")
-    parser.add_argument("--side", choices=("passage", "query"), default="passage", help="which tower reads the texts")
-    parser.add_argument("--max-tokens", type=positive, default=512, help="texts are cut there")
+    parser.add_argument(
+        "--side", choices=("passage", "query"), default="passage", help="which tower reads the texts (%(default)s)"
+    )
+    parser.add_argument("--max-tokens", type=positive, default=512, help="texts are cut there (%(default)s)")
     parser.add_argument("--shard-size", type=positive, help="texts in one shard (512 to 50,000, by the corpus's size)")
     parser.add_argument(
-        "--dtype", choices=("float32", "float16", "bfloat16"), default="float32", help="of the stored vectors"
+        "--dtype",
+        choices=("float32", "float16", "bfloat16"),
+        default="float32",
+        help="of the stored vectors (%(default)s)",
     )
     parser.add_argument("--pyserini", type=Path, metavar="DIR", help="also write what Pyserini's FaissSearcher reads")
     add_compute_flag(parser)

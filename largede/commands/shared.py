@@ -31,4 +31,6 @@ def add_lucene_flags(parser: argparse._ActionsContainer) -> None:
 
 
 def add_compute_flag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--compute-dtype", choices=("float32", "bfloat16"), default="float32", help="of the model")
+    parser.add_argument(
+        "--compute-dtype", choices=("float32", "bfloat16"), default="float32", help="of the model (%(default)s)"
+    )

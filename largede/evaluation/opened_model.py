@@ -39,11 +39,17 @@ def open_any_model(
     checkpoint and exports, the others wait for it, so all use the same while the run goes on.
 
     Raises:
-        ModelError: `path` is none of these.
+        ModelError: `path` is none of these, or a model folder that `work` lies in.
         CheckpointError: no checkpoint there, or a damaged one; on all processes.
         MachineError: not enough room; or `work` is on a disk that another process does not see.
     """
     if is_model_folder(path):
+        if path.resolve() in work.resolve().parents:
+            raise ModelError(
+                f"--out lies within the model folder {path}",
+                expected="a folder outside it: what is written there would make another model of it",
+                mend="name another --out",
+            )
         return open_model(path, device=device, dtype=dtype)
     if not _is_ours(path):
         raise ModelError(

@@ -48,6 +48,13 @@ def run(made: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(made, tmp_path / "base"))
 
 
+def test_nothing_is_written_into_a_model_folder(run: Path, tmp_path: Path) -> None:
+    export_checkpoint(run, tmp_path / "model")
+    with pytest.raises(ModelError, match="--out lies within the model folder"):
+        open_any_model(tmp_path / "model", tmp_path / "model" / "results" / "work", device="cpu")
+    assert open_any_model(tmp_path / "model", tmp_path / "results" / "work", device="cpu").name == "model"
+
+
 def test_a_run_is_exported_once_and_used_again(run: Path, tmp_path: Path) -> None:
     said: list[str] = []
     model = open_any_model(run, tmp_path / "work", device="cpu", say=said.append)
