@@ -27,7 +27,7 @@ def test_each_kind_has_the_lengths_of_its_passages(corpus: Corpus) -> None:
         "a": {"q": rank(["ten", "many"], [2.0, 1.0], 10)},
         "b": {"q": rank(["one"], [1.0], 10), "p": rank([], [], 1)},
     }
-    found = retrieved_lengths(corpus, runs, {"q": {"many": 2, "ten": 1}, "p": {"vast": 0}}, relevant_from=2)
+    found = retrieved_lengths(corpus, runs, {"q": {"many": 2, "ten": 0}, "p": {"vast": 0}})
     assert (found["corpus"]["passages"], found["relevant"]["median"]) == (4, 300)
     assert found["retrieved"]["a"]["mean"] == 155 and found["retrieved"]["b"]["median"] == 1
     assert sum(found["corpus"]["shares"]) == pytest.approx(1)
