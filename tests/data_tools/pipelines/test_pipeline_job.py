@@ -187,12 +187,13 @@ def test_what_a_killed_task_was_writing_does_not_come_into_the_results(pairs: Pa
 def test_a_run_killed_at_any_moment_goes_on_and_writes_the_same_bytes(tmp_path: Path) -> None:
     rows = [[pair(number % 2000) for number in range(part * 1000, part * 1000 + 1000)] for part in range(4)]
     pairs = write_parts(tmp_path / "pairs", rows)
-    run_here(dedup_plan(DedupSettings(bands=4)), pairs, tmp_path / "whole")
-    command = [sys.executable, "-m", "data_tools.cli", "dedup", str(pairs), "--out", str(tmp_path / "out")]
-    command += ["--bands", "4", "--workers", "2"]
+    command = [sys.executable, "-m", "data_tools.cli", "dedup", str(pairs), "--bands", "4", "--workers", "2", "--out"]
+    began = time.monotonic()
+    subprocess.run([*command, str(tmp_path / "whole")], capture_output=True, check=True)
+    whole_s = time.monotonic() - began
     kills = 0
-    for seconds in (1.2, 1.9, 2.6, 60):
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    for seconds in (0.35 * whole_s, 0.6 * whole_s, 0.85 * whole_s, 60):
+        process = subprocess.Popen([*command, str(tmp_path / "out")], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             process.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
