@@ -51,6 +51,8 @@ def test_a_mapped_shard_is_read_without_a_warning(tmp_path: Path) -> None:
 @packable
 @pytest.mark.parametrize("place", ["backends", "backends.mkldnn", "backends.mkldnn.matmul"])
 def test_fewer_bits_by_the_newer_settings_are_seen_too(place: str) -> None:
+    if not hasattr(torch.backends.mkldnn, "matmul"):
+        pytest.skip("torch before 2.9 has no such settings")
     code = f"""if True:
         import torch
         torch.{place}.fp32_precision = "bf16"
@@ -60,11 +62,7 @@ def test_fewer_bits_by_the_newer_settings_are_seen_too(place: str) -> None:
         assert not keeps_float32()
         rough_scores(np.ones((20, 8), "f4"), np.ones((50, 8), "f4"))
     """
-    if not hasattr(torch.backends.mkldnn, "matmul"):
-        pytest.skip("this torch has no such settings")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    if "AttributeError" in done.stderr or "Invalid" in done.stderr:
-        pytest.skip(f"torch takes no such setting: {done.stderr.splitlines()[-1]}")
     assert done.returncode == 0, done.stderr
 
 
