@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from beir_folder import shared_data, write_collection, write_jsonl, write_qrels
 from hash_encoder import hash_model
+from published_folders import write_published
 
 from largede.errors import DataError, LargedeError, MachineError, ModelError
 from largede.evaluation.datasets.collection import Collection
@@ -244,6 +245,15 @@ def test_an_index_folder_that_cannot_be_written_is_said_before_encoding(tmp_path
     with pytest.raises(MachineError, match="no Lucene index can be written into .*file/cache") as error:
         open_evaluation(job)
     assert "--index-cache" in error.value.mend and not (tmp_path / "out").exists()
+
+
+def test_queries_cut_to_nothing_are_refused_before_encoding(tmp_path: Path) -> None:
+    folder = write_published(tmp_path / "model", "bert", [])
+    data = in_folders(write_collection(tmp_path / "data"))
+    job = EvaluationJob(open_model(folder, device="cpu"), data, tmp_path / "out", bm25=(), max_query_tokens=2)
+    with pytest.raises(ModelError, match="cut to 2 tokens, of which model adds 2 itself"):
+        run_all(job)
+    assert not list((tmp_path / "out").rglob("*.npy")) and not list((tmp_path / "out").rglob("settings.json"))
 
 
 @pytest.mark.parametrize("name", ["%20", 'a"b<b>', "ü-文", "-1", "q#1", "';drop", "1e5", "\\n"])

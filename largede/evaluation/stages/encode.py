@@ -16,7 +16,8 @@ def encode(evaluation: Evaluation) -> str:
     done = total = 0
     for folder, model, benchmark in _encodings(evaluation):
         settings = evaluation.encode_settings(benchmark)
-        _check_width(evaluation, model, benchmark, folder)
+        if not (folder / "manifest.json").is_file():
+            _check_fit(evaluation, model, benchmark)
         done += encode_corpus(model, benchmark.corpus, folder, settings, evaluation.process)
         total += len(benchmark.corpus)
     if not evaluation.process.is_first:
@@ -27,12 +28,13 @@ def encode(evaluation: Evaluation) -> str:
     return f"{done:,} passages embedded" if done else f"{total:,} embeddings unchanged, skipped"
 
 
-def _check_width(evaluation: Evaluation, model: Model, benchmark: Benchmark, folder: Path) -> None:
-    """An index that does not fit the width of the vectors is refused before hours of encoding, not after."""
-    chosen = [settings for settings in evaluation.index_settings() if settings.ivf_pq.codes]
-    if chosen and not (folder / "manifest.json").is_file():
-        for settings in chosen:
-            check_settings(settings, len(benchmark.corpus), model.load().dimension)
+def _check_fit(evaluation: Evaluation, model: Model, benchmark: Benchmark) -> None:
+    """What does not fit the model is refused before hours of encoding: widths of indexes, lengths of queries."""
+    encoder = model.load()
+    for settings in evaluation.index_settings():
+        check_settings(settings, len(benchmark.corpus), encoder.dimension)
+    for query in list(benchmark.queries.values())[:1]:
+        encoder.embed([query], "query", benchmark.max_query_tokens)
 
 
 def _encodings(evaluation: Evaluation) -> Iterator[tuple[Path, Model, Benchmark]]:
